@@ -1,0 +1,38 @@
+# make quickstart: sets everything up, runs the relay on this machine, prints the result
+# make test: sets everything up, runs all tests
+PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3 python,$(if $(shell command -v $(name) 2>/dev/null),$(name))))
+VENV := .venv
+READY := $(VENV)/.installed
+ARGS ?=
+
+.PHONY: setup quickstart test lint bench clean
+
+setup: $(READY)
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' || \
+		{ echo "make: Baton needs Python 3.11 or 3.12, '$(PYTHON)' is $$($(PYTHON) -V 2>&1); name another: make PYTHON=python3.11" >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo "make: $(PYTHON) has no venv; on Debian or Ubuntu: apt-get install python3-venv" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	# torch comes first and alone, so that nothing that asks for "torch" pulls a second one
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check "$$(grep -o 'torch==[0-9.]*' pyproject.toml | head -n 1)"
+	DS_BUILD_OPS=0 $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $(READY)
+
+quickstart: $(READY)
+	$(VENV)/bin/baton run configs/quickstart.yaml $(ARGS)
+
+test: $(READY) lint
+	$(VENV)/bin/python -m pytest $(ARGS)
+
+lint: $(READY)
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+
+bench: $(READY)
+	$(VENV)/bin/python tests/benchmarks/quickstart.py $(ARGS)
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,292 @@
+"""Units of work and the immutable directories they publish.
+
+A unit writes into its attempt's scratch. `publish` syncs every file, reads it back, writes `manifest.json` last and
+renames the directory into place, never over something. Whoever opens an artifact trusts only what its manifest lists,
+and checks it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pipeline.errors import UserError
+
+MANIFEST = "manifest.json"
+SHARDED_STAGES = ("demonstrate", "rollout")
+STAGES = ("demonstrate", "sft", "rollout", "update", "evaluate")
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Unit:
+    """A piece of work done exactly once.
+
+    Attributes:
+        epoch: 0 is the warm start.
+        stage: one of `STAGES`.
+        shard: index of the shard where the stage is sharded, else None.
+    """
+
+    epoch: int
+    stage: str
+    shard: int | None = None
+
+    def __str__(self) -> str:
+        """Its name in attempts, logs and job names; sorts by epoch."""
+        tail = "" if self.shard is None else f"-s{self.shard:04d}"
+        return f"e{self.epoch:04d}-{self.stage}{tail}"
+
+    @classmethod
+    def parse(cls, name: str) -> Unit:
+        """The unit with the name that `str` gives."""
+        epoch, stage, *shard = name.split("-")
+        return cls(int(epoch[1:]), stage, int(shard[0][1:]) if shard else None)
+
+    @property
+    def outputs(self) -> dict[str, str]:
+        """Part -> directory it is published as, relative to the run; the last one published marks the unit as done."""
+        epoch = f"epochs/{self.epoch:04d}"
+        if self.stage == "sft":
+            return {"policy": "policies/0000", "sft": f"{epoch}/sft"}
+        if self.stage == "update":
+            return {"policy": f"policies/{self.epoch:04d}", "engine": f"{epoch}/engine", "update": f"{epoch}/update"}
+        if self.shard is not None:
+            return {self.stage: f"{epoch}/{self.stage}/shard-{self.shard:04d}"}
+        return {self.stage: f"{epoch}/{self.stage}"}
+
+    @property
+    def marker(self) -> str:
+        """The directory whose presence means that the unit is done, relative to the run."""
+        return list(self.outputs.values())[-1]
+
+
+class FileRecord(BaseModel):
+    """A file of an artifact."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    size: int
+    sha256: str
+
+
+class Manifest(BaseModel):
+    """What an artifact is, where it came from, and every file it holds."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
+    unit: str
+    part: str
+    attempt: int
+    inputs: dict[str, str]
+    config_digest: str
+    code_revision: str
+    seed: int
+    files: dict[str, FileRecord]
+    metrics: dict[str, float]
+    seconds: dict[str, float]
+    started: str
+    published: str
+    host: str
+    job_id: str
+    versions: dict[str, str]
+
+    def to_bytes(self) -> bytes:
+        """The text of manifest.json."""
+        return (self.model_dump_json(indent=1) + "\n").encode()
+
+
+@dataclasses.dataclass(frozen=True)
+class Artifact:
+    """A published directory whose manifest has been read."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def digest(self) -> str:
+        """Digest of the files alone: two attempts with the same content have the same one."""
+        listing = {name: record.sha256 for name, record in sorted(self.manifest.files.items())}
+        return hashlib.sha256(json.dumps(listing, sort_keys=True).encode()).hexdigest()
+
+    def verify(self) -> Artifact:
+        """Compare every file with the manifest.
+
+        Returns:
+            Itself.
+
+        Raises:
+            UserError: a file is missing, surplus, cut short or altered.
+        """
+        found = {str(p.relative_to(self.path)) for p in self.path.rglob("*") if p.is_file()} - {MANIFEST}
+        listed = self.manifest.files
+        for name in sorted(found ^ set(listed)):
+            raise self._damaged(f"{name} is {'not in its manifest' if name in found else 'missing'}")
+        for name, record in sorted(listed.items()):
+            size = (self.path / name).stat().st_size
+            if size != record.size:
+                raise self._damaged(f"{name} has {size} bytes, its manifest says {record.size}")
+            if checksum(self.path / name) != record.sha256:
+                raise self._damaged(f"the content of {name} is not what was published")
+        return self
+
+    def _damaged(self, what: str) -> UserError:
+        unit = Unit.parse(self.manifest.unit)
+        shard = "" if unit.shard is None else f" --shard {unit.shard}"
+        run = self.path.parents[len(Path(unit.outputs[self.manifest.part]).parts) - 1]
+        return UserError(
+            f"{self.path} is damaged: {what}; to make it again: baton rerun {run} {unit.stage} --epoch {unit.epoch}{shard}"
+        )
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def open_artifact(path: Path) -> Artifact | None:
+    """Read the manifest of a published directory; its files are not checked yet.
+
+    Returns:
+        The artifact, or None where nothing is published.
+
+    Raises:
+        UserError: a manifest is there but cannot be read.
+    """
+    manifest = path / MANIFEST
+    try:
+        text = manifest.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        return Artifact(path, Manifest.model_validate_json(text))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(
+            f"{manifest} cannot be read ({first['msg']}); move {path} away and run the same command again"
+        ) from None
+
+
+def require_artifact(path: Path, unit: Unit) -> Artifact:
+    """Open and verify an artifact that must be there.
+
+    Raises:
+        UserError: it is not published, or damaged.
+    """
+    artifact = open_artifact(path)
+    if artifact is None:
+        raise UserError(f"{path} is not published yet: the unit {unit} has to run first")
+    return artifact.verify()
+
+
+def publish(scratch: Path, target: Path, describe: dict[str, Any]) -> Artifact:
+    """Make a finished scratch directory the artifact at `target`.
+
+    Args:
+        scratch: directory with the finished files, on the file system of `target`.
+        target: where it appears, whole, by one rename.
+        describe: the fields of `Manifest` other than `files` and `published`.
+
+    Returns:
+        The artifact at `target`.
+
+    Raises:
+        UserError: `target` holds an artifact already.
+        OSError: a file could not be written through to disk.
+    """
+    files = {}
+    for path in sorted(p for p in scratch.rglob("*") if p.is_file() and p.name != MANIFEST or p.is_symlink()):
+        sync(path)
+        files[str(path.relative_to(scratch))] = FileRecord(size=path.stat().st_size, sha256=checksum(path))
+    manifest = Manifest(files=files, published=now(), **describe)
+    write_synced(scratch / MANIFEST, manifest.to_bytes())
+    for directory in sorted((p for p in scratch.rglob("*") if p.is_dir()), reverse=True):
+        sync(directory)
+    sync(scratch)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # rename(2) replaces an empty directory silently, and refuses one with files: both mean that somebody was here.
+    if target.exists():
+        raise UserError(f"{target} is published already; nothing was overwritten")
+    try:
+        os.rename(scratch, target)
+    except OSError as error:
+        if target.exists():
+            raise UserError(f"{target} is published already; nothing was overwritten") from error
+        raise
+    sync(target.parent)
+    return Artifact(target, manifest)
+
+
+def supersede(run: Path, relative: str, reason: str) -> Path | None:
+    """Move a published directory out of the way, keeping it under `superseded/`.
+
+    Returns:
+        Where it is now, or None if nothing was there.
+    """
+    source = run / relative
+    if not source.exists():
+        return None
+    stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%S.%f")
+    target = run / "superseded" / f"{stamp}-{relative.replace('/', '-')}"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    os.rename(source, target)
+    write_synced(target.with_suffix(".reason"), (reason + "\n").encode())
+    return target
+
+
+def new_attempt(run: Path, unit: Unit) -> int:
+    """Create the directory of the next attempt at a unit.
+
+    Returns:
+        Its number, from 1.
+    """
+    base = run / "attempts" / str(unit)
+    base.mkdir(parents=True, exist_ok=True)
+    number = 1 + max((int(p.name) for p in base.iterdir() if p.name.isdigit()), default=0)
+    while True:
+        try:
+            attempt_directory(run, unit, number).mkdir()
+            return number
+        except FileExistsError:
+            number += 1
+
+
+def attempt_directory(run: Path, unit: Unit, number: int) -> Path:
+    """Scratch, logs and metrics of one attempt."""
+    return run / "attempts" / str(unit) / str(number)
+
+
+def clear_scratch(attempt: Path) -> None:
+    """Delete the unpublished files of an attempt; its logs and metrics stay."""
+    shutil.rmtree(attempt / "scratch", ignore_errors=True)
+
+
+def write_synced(path: Path, content: bytes) -> None:
+    """Write a whole file so that it is either old, absent or complete after a crash."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    with partial.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Force a file or directory to disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def now() -> str:
+    """The time in UTC, ISO 8601."""
+    return datetime.datetime.now(datetime.UTC).isoformat()

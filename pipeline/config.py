@@ -1,0 +1,394 @@
+"""The config of a run: every field, its type, its bounds and one line of what it does.
+
+`pipeline.compose` turns YAML files and overrides into a `Config`; `baton config --explain` prints these descriptions.
+Fields in `CHANGEABLE` cannot change results, so a run may be continued with other values there; all others are fixed
+once the run exists.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+Index = Annotated[int, Field(ge=0)]
+
+CHANGEABLE = ("epochs", "runs_dir", "slurm", "cluster", "trainer", "video_cfg", "keep", "max_attempts")
+
+
+class Block(BaseModel):
+    """A block of the config: unknown keys are errors, values are frozen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Workers(Block):
+    """How a stage that runs a simulator is laid out on its machine."""
+
+    num_envs: Count = 16
+    """environments a unit advances together"""
+    num_workers: Count = 1
+    """simulator processes a unit starts; the environments are spread over them"""
+    threads: Count = 1
+    """CPU threads of the policy in a unit; part of the result on CPU, where it decides the order of sums"""
+
+
+class Simulator(Block):
+    """The simulator and its tasks."""
+
+    name: str = "household"
+    """folder under stages/simulators"""
+    python: str | None = None
+    """interpreter of the simulator's worker processes; null: the one Baton runs in"""
+    tasks: Annotated[list[str], Field(min_length=1)] = ["pick_onto_plate"]
+    """tasks to train and evaluate on; episodes are spread over them evenly"""
+    image_size: Annotated[int, Field(ge=32)] = 224
+    """height and width of every camera image, pixels"""
+    action_frequency: Count = 20
+    """actions a second"""
+    physics_frequency: Count = 200
+    """physics steps a second, a multiple of action_frequency"""
+    rendering_frequency: Count = 20
+    """frames a second of filmed episodes, a divisor of action_frequency"""
+    max_episode_steps: Count = 80
+    """actions after which an episode is cut off"""
+    options: dict[str, Any] = {}
+    """what only this simulator knows, e.g. object sizes; passed to it as it is"""
+    timeout: Positive = 120.0
+    """seconds a worker may take for one command before it counts as hung"""
+    start_timeout: Positive = 300.0
+    """seconds a worker may take to come up"""
+    max_restarts: Index = 10
+    """how often a unit may replace a lost worker before it gives up"""
+
+    @model_validator(mode="after")
+    def frequencies_divide(self) -> Simulator:
+        """Refuse frequencies that do not divide."""
+        if self.physics_frequency % self.action_frequency:
+            raise ValueError(
+                f"physics_frequency {self.physics_frequency} is not a multiple of action_frequency {self.action_frequency}"
+            )
+        if self.action_frequency % self.rendering_frequency:
+            raise ValueError(
+                f"rendering_frequency {self.rendering_frequency} does not divide action_frequency {self.action_frequency}"
+            )
+        return self
+
+
+class Policy(Block):
+    """The policy and its size."""
+
+    name: Literal["openvla_oft"] = "openvla_oft"
+    """folder under stages/policies"""
+    preset: Literal["tiny", "7b"] = "tiny"
+    """dimensions of the architecture"""
+    checkpoint: str | None = None
+    """directory in Hugging Face layout to start from; null: random weights from the seed"""
+    chunk: Count = 8
+    """K, actions a decision commits to"""
+    action_dim: Count = 14
+    """A, numbers an action has"""
+    proprio: bool = True
+    """whether the policy sees the robot's proprioception"""
+    precision: Literal["fp32", "bf16"] = "bf16"
+    """arithmetic of the forward pass; logits, values and losses are float32 always"""
+    options: dict[str, Any] = {}
+    """overrides of single dimensions of the preset"""
+
+
+class Demonstrate(Workers):
+    """Demonstrations by the scripted expert."""
+
+    shards: Count = 1
+    """units the stage is cut into; each runs as a job of its own"""
+    episodes: Count = 200
+    """episodes in all, over all tasks and shards"""
+    stride: Count = 4
+    """steps between two recorded observations of an episode; each is followed by the next K actions"""
+    perturbation: Probability = 0.04
+    """chance a step that a burst of random motion begins, from which the expert recovers"""
+    only_success: bool = True
+    """leave out episodes in which the expert failed"""
+
+
+class Optimizer(Block):
+    """The optimizer of a training stage."""
+
+    name: Literal["adamw", "muon"] = "adamw"
+    """muon: Muon on the 2-D weights of the blocks, AdamW on the rest"""
+    lr: Positive = 1e-4
+    """learning rate"""
+    value_lr: Positive = 1e-3
+    """learning rate of the value head"""
+    muon_lr: Positive = 0.03
+    """learning rate of the weights that Muon updates"""
+    betas: tuple[Probability, Probability] = (0.9, 0.999)
+    """AdamW's decay rates"""
+    eps: Positive = 1e-8
+    """AdamW's epsilon"""
+    weight_decay: NonNegative = 0.01
+    """decoupled weight decay"""
+    gradient_clip: Positive = 1.0
+    """largest norm of the gradient"""
+
+
+class Training(Block):
+    """What the two training stages share."""
+
+    optimizer: Optimizer = Optimizer()
+    """the optimizer"""
+    processes: Count = 1
+    """data-parallel ranks of the unit on this machine"""
+    threads: Count = 2
+    """CPU threads of each rank; part of the result on CPU, where it decides the order of sums"""
+    micro_batch: Count | None = None
+    """decisions a rank holds at once; null: its whole share of a batch"""
+
+
+class Sft(Training):
+    """The supervised warm start."""
+
+    steps: Count = 1000
+    """optimizer steps"""
+    batch: Count = 32
+    """decisions a step, over all ranks"""
+    warmup_steps: Index = 40
+    """steps in which the learning rate rises from zero"""
+    final_lr: Probability = 0.05
+    """share of the learning rate left at the end of the cosine"""
+    label_sigma: NonNegative = 1.5
+    """width of the soft labels, in action bins; 0: hard labels"""
+
+
+class Rollout(Workers):
+    """Episodes of the policy under training."""
+
+    shards: Count = 1
+    """units an epoch is cut into; each runs as a job of its own"""
+    episodes: Count = 64
+    """episodes an epoch, over all tasks and shards"""
+    group_size: Count = 1
+    """G, episodes from the same initial state; GRPO needs at least 2"""
+    pipeline_stage_num: Count = 1
+    """groups of environments that take turns between simulator and policy"""
+    temperature: Positive = 1.0
+    """of the distribution that actions are drawn from"""
+    noise: Literal["token", "chunk"] = "token"
+    """token: each action token is drawn by itself; chunk: one draw a dimension, shared by the steps of a chunk"""
+    staleness: Annotated[int, Field(ge=0, le=1)] = 0
+    """0: rollouts use the newest policy; 1: the one before, so that rollout and update overlap"""
+
+
+class Algorithm(Block):
+    """The objective."""
+
+    name: Literal["ppo", "grpo"] = "ppo"
+    """ppo: GAE with a value head; grpo: advantages within groups"""
+    gamma: Probability = 0.99
+    """discount a decision"""
+    gae_lambda: Probability = 0.95
+    """decay of the advantage estimator"""
+    clip_ratio_low: Positive = 0.2
+    """lower clip of the probability ratio: 1 - this"""
+    clip_ratio_high: Positive = 0.28
+    """upper clip of the probability ratio: 1 + this"""
+    clip_ratio_c: Annotated[float, Field(gt=1)] | None = 3.0
+    """dual clip of the loss where the advantage is negative; null: none"""
+    log_prob_level: Literal["token", "action", "chunk"] = "token"
+    """what one probability ratio is taken over"""
+    value_clip: Positive = 0.2
+    """how far a value may move from the rollout's"""
+    huber_delta: Positive = 10.0
+    """where the value loss turns linear"""
+    value_coef: NonNegative = 1.0
+    """weight of the value loss"""
+    entropy_coef: NonNegative = 0.0
+    """weight of the entropy bonus"""
+    kl_coef: NonNegative = 0.0
+    """weight of the KL to the warm start; above 0 the warm start is held in memory beside the policy"""
+    normalize_advantages: bool = True
+    """scale advantages to mean 0 and deviation 1 over the epoch"""
+    filter_groups: tuple[Probability, Probability] | None = None
+    """GRPO: keep groups whose mean return lies within these bounds; null: all"""
+
+
+class Update(Training):
+    """The policy update."""
+
+    passes: Count = 2
+    """times the epoch's decisions are gone through"""
+    minibatch: Count = 128
+    """decisions an optimizer step, over all ranks"""
+    lr_warmup_epochs: Index = 0
+    """epochs in which the policy's learning rate rises from zero"""
+    value_only_epochs: Index = 0
+    """first epochs that train the value head alone"""
+
+
+class Evaluate(Workers):
+    """Evaluation on held-out initial states."""
+
+    episodes: Count = 100
+    """episodes, over all tasks; their initial states never occur in training"""
+    interval: Index = 0
+    """evaluate every so many epochs; 0: the warm start and the last policy only"""
+    temperature: NonNegative = 0.0
+    """0: the likeliest action; above: drawn as in a rollout"""
+
+
+class DeepSpeed(Block):
+    """The training engine."""
+
+    zero_stage: Annotated[int, Field(ge=0, le=3)] = 0
+    """what is split over ranks: 0 nothing, 1 optimizer state, 2 gradients too, 3 parameters too"""
+
+
+class Cluster(Block):
+    """The GPUs, in the mission's syntax."""
+
+    num_nodes: Count = 1
+    """nodes of the cluster that a run may use"""
+    component_placement: dict[str, str] = {"env,rollout,actor": "all"}
+    """global GPU indices of each component"""
+
+
+class Slurm(Block):
+    """How units reach a machine."""
+
+    launcher: Literal["auto", "local"] = "auto"
+    """where units run; auto: as processes on this machine"""
+    poll_seconds: Positive = 0.2
+    """pause between two looks at the running units"""
+    timeout_minutes: Count = 240
+    """time limit of a unit"""
+
+
+class MlflowLogger(Block):
+    """MLflow."""
+
+    enable: bool = True
+    """whether the run is written to MLflow"""
+    uri: str | None = None
+    """tracking server, e.g. http://host:5000; null: a sqlite database beside the run directories"""
+    experiment_name: str = "baton"
+    """experiment the run belongs to"""
+
+
+class Logger(Block):
+    """Where a run can be watched."""
+
+    mlflow: MlflowLogger = MlflowLogger()
+    """MLflow"""
+
+
+class Trainer(Block):
+    """Settings of tracking, under the mission's key."""
+
+    logger: Logger = Logger()
+    """where a run can be watched"""
+
+
+class Video(Block):
+    """Films of episodes."""
+
+    save_video: bool = True
+    """whether evaluation episodes are filmed"""
+    info_on_video: bool = True
+    """write instruction, step, reward and success over the picture"""
+    video_base_dir: str | None = None
+    """copies of the films go here; null: they stay in the evaluation's artifact only"""
+    episodes: Index = 4
+    """episodes filmed an evaluation, the first of each task in turn"""
+
+
+class Keep(Block):
+    """What is kept on disk."""
+
+    optimizer_states: Count = 2
+    """optimizer states of the newest updates"""
+    policies: Literal["all"] | Count = "all"
+    """newest policies kept beside the warm start and the evaluated ones"""
+    rollouts: Literal["all"] | Count = "all"
+    """newest epochs whose rollout shards are kept"""
+
+
+class Config(Block):
+    """One run."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    """name of the run and of its directory"""
+    runs_dir: str = "runs"
+    """directory of the run directories"""
+    seed: Index = 0
+    """every random stream derives from it"""
+    epochs: Index = 10
+    """RL iterations after the warm start"""
+    max_attempts: Count = 3
+    """tries at a unit before the run stops"""
+    simulator: Simulator = Simulator()
+    """the simulator and its tasks"""
+    policy: Policy = Policy()
+    """the policy and its size"""
+    demonstrate: Demonstrate = Demonstrate()
+    """demonstrations by the scripted expert"""
+    sft: Sft = Sft()
+    """the supervised warm start"""
+    rollout: Rollout = Rollout()
+    """episodes of the policy under training"""
+    algorithm: Algorithm = Algorithm()
+    """the objective"""
+    update: Update = Update()
+    """the policy update"""
+    evaluate: Evaluate = Evaluate()
+    """evaluation on held-out initial states"""
+    deepspeed: DeepSpeed = DeepSpeed()
+    """the training engine"""
+    cluster: Cluster = Cluster()
+    """the GPUs"""
+    slurm: Slurm = Slurm()
+    """how units reach a machine"""
+    trainer: Trainer = Trainer()
+    """tracking"""
+    video_cfg: Video = Video()
+    """films of episodes"""
+    keep: Keep = Keep()
+    """what is kept on disk"""
+
+    @model_validator(mode="after")
+    def parts_fit(self) -> Config:
+        """Refuse combinations that would fail only after hours."""
+        rollout, tasks = self.rollout, len(self.simulator.tasks)
+        if len(set(self.simulator.tasks)) != tasks:
+            raise ValueError(f"simulator.tasks names a task twice: {self.simulator.tasks}")
+        if self.algorithm.name == "grpo" and rollout.group_size < 2:
+            raise ValueError(
+                "algorithm.name=grpo compares episodes within a group: set rollout.group_size to 2 or more"
+            )
+        share = tasks * rollout.group_size * rollout.shards
+        if rollout.episodes % share:
+            raise ValueError(
+                f"rollout.episodes={rollout.episodes} is not a multiple of {share}, which is tasks ({tasks}) x "
+                f"rollout.group_size ({rollout.group_size}) x rollout.shards ({rollout.shards})"
+            )
+        if rollout.num_envs % rollout.pipeline_stage_num:
+            raise ValueError(
+                f"rollout.num_envs={rollout.num_envs} does not split into "
+                f"rollout.pipeline_stage_num={rollout.pipeline_stage_num} equal groups"
+            )
+        for name, stage in (("sft", self.sft), ("update", self.update)):
+            if stage.optimizer.name == "muon" and self.deepspeed.zero_stage > 0:
+                raise ValueError(
+                    f"{name}.optimizer.name=muon needs whole matrices, which deepspeed.zero_stage="
+                    f"{self.deepspeed.zero_stage} splits: set deepspeed.zero_stage=0 or {name}.optimizer.name=adamw"
+                )
+        for name, batch, ranks in (
+            ("sft.batch", self.sft.batch, self.sft.processes),
+            ("update.minibatch", self.update.minibatch, self.update.processes),
+        ):
+            if batch % ranks:
+                raise ValueError(f"{name}={batch} does not split over {ranks} processes")
+        return self

@@ -1,0 +1,186 @@
+"""Reads a run directory: what is published, running, failed or waiting.
+
+A unit is published when its artifact is, whatever `jobs.jsonl` says. Manifests never change, so each is read once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import functools
+import json
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from pipeline import lease, rundir
+from pipeline.artifacts import MANIFEST, Artifact, Unit, attempt_directory, open_artifact
+from pipeline.config import Config
+from pipeline.errors import UserError
+from pipeline.jobs import History, histories
+from pipeline.plan import UnitPlan, evaluation_epochs, make_plan
+
+FREED = "freed"
+Status = Literal["waiting", "running", "published", "failed"]
+
+
+@dataclasses.dataclass(frozen=True)
+class UnitState:
+    """Where a unit stands.
+
+    Attributes:
+        unit: the unit.
+        status: `failed`: it will not be tried again before the same command is given again.
+        attempt: the published one, else the newest; None before the first.
+        attempts: how many there were.
+        started: Unix seconds at which that attempt began.
+        seconds: how long it took; None until it has ended.
+        metrics: the manifest's summary; empty until it is published.
+        progress: what a running stage last said of itself: done, total, metrics.
+        error: why the newest attempt was not published; None if it was or goes on.
+    """
+
+    unit: Unit
+    status: Status
+    attempt: int | None = None
+    attempts: int = 0
+    started: float | None = None
+    seconds: float | None = None
+    metrics: dict[str, float] = dataclasses.field(default_factory=dict)
+    progress: dict[str, Any] | None = None
+    error: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Snapshot:
+    """A run at one moment.
+
+    Attributes:
+        run: the run directory.
+        config: its config.
+        units: of the plan, in plan order, and evaluations that earlier settings of `epochs` asked for.
+        driver: the orchestrator that holds the lease; None if there is none.
+    """
+
+    run: Path
+    config: Config
+    units: tuple[UnitState, ...]
+    driver: str | None = None
+
+
+def read(run: Path) -> Snapshot:
+    """Read the state of a run.
+
+    Args:
+        run: the run directory.
+
+    Returns:
+        The state of every unit.
+
+    Raises:
+        UserError: it is no run, or a file in it is damaged.
+    """
+    config, tried, driver = rundir.load(run), histories(run), lease.holder(run)
+    plans = run_plan(run, config)
+    units = tuple(_state(run, config, plan.unit, tried.get(plan.unit, History())) for plan in plans)
+    return Snapshot(run, config, units, str(driver) if driver else None)
+
+
+def run_plan(run: Path, config: Config) -> tuple[UnitPlan, ...]:
+    """The plan of a run: what its config asks for, and evaluations that are there already.
+
+    Args:
+        run: the run directory.
+        config: its config.
+
+    Returns:
+        As `make_plan`.
+    """
+    others = set(range(config.epochs + 1)) - evaluation_epochs(config)
+    return _Plans.of(config, frozenset(e for e in others if published(run, Unit(e, "evaluate"))))
+
+
+def published(run: Path, unit: Unit) -> Artifact | None:
+    """The artifact that says a unit is done, or what was kept of it when its data was freed.
+
+    Args:
+        run: the run directory.
+        unit: the unit.
+
+    Returns:
+        The artifact, not verified; None if the unit is not done.
+    """
+    # Asked for every unit in every turn of the loop: strings, because building paths costs more than the question.
+    for relative in _places(unit):
+        path = f"{run}/{relative}"
+        try:
+            status = os.stat(f"{path}/{MANIFEST}")
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        return _open(path, status.st_ino, status.st_mtime_ns)
+    return None
+
+
+@functools.lru_cache(maxsize=65536)
+def _places(unit: Unit) -> tuple[str, str]:
+    return unit.marker, f"{FREED}/{unit}"
+
+
+@functools.lru_cache(maxsize=65536)
+def _open(path: str, _inode: int, _modified: int) -> Artifact:
+    artifact = open_artifact(Path(path))
+    if artifact is None:
+        raise UserError(f"{path} was removed while it was read: run the same command again")
+    return artifact
+
+
+@functools.lru_cache(maxsize=65536)
+def _times(started: str, ended: str) -> tuple[float, float]:
+    began, end = (datetime.datetime.fromisoformat(text).timestamp() for text in (started, ended))
+    return began, end - began
+
+
+class _Plans:
+    """The last plan made: a run's config object stays the same until its file changes."""
+
+    made: tuple[Config, frozenset[int], tuple[UnitPlan, ...]] | None = None
+
+    @classmethod
+    def of(cls, config: Config, also_evaluate: frozenset[int]) -> tuple[UnitPlan, ...]:
+        if cls.made is None or cls.made[0] is not config or cls.made[1] != also_evaluate:
+            cls.made = (config, also_evaluate, make_plan(config, also_evaluate))
+        return cls.made[2]
+
+
+def _state(run: Path, config: Config, unit: Unit, history: History) -> UnitState:
+    if artifact := published(run, unit):
+        manifest = artifact.manifest
+        began, seconds = _times(manifest.started, manifest.published)
+        attempts = max(history.submissions, manifest.attempt)
+        return UnitState(unit, "published", manifest.attempt, attempts, began, seconds, manifest.metrics)
+    last, submission = history.last, history.open
+    if submission is not None:
+        progress = _progress(attempt_directory(run, unit, submission.attempt))
+        return UnitState(unit, "running", submission.attempt, history.submissions, history.began, progress=progress)
+    if last is None:
+        return UnitState(unit, "waiting", attempts=history.submissions)
+    given_up = last.outcome == "refused" or history.failures >= config.max_attempts
+    return UnitState(
+        unit,
+        "failed" if given_up else "waiting",
+        last.attempt,
+        history.submissions,
+        history.began,
+        last.seconds,
+        error=last.error,
+    )
+
+
+def _progress(attempt: Path) -> dict[str, Any] | None:
+    try:
+        found: dict[str, Any] = json.loads((attempt / "progress.json").read_text())
+    except FileNotFoundError:
+        return None
+    except json.JSONDecodeError as error:
+        raise UserError(f"{attempt / 'progress.json'} cannot be read ({error}): delete it") from None
+    return found

@@ -1,0 +1,164 @@
+"""How far a run is: its units gathered by epoch and stage, their success so far, and the time they still need."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections import defaultdict
+from collections.abc import Sequence
+
+from pipeline.ledger import Snapshot, UnitState
+
+SUCCESS = ("env/success_rate", "rollout/success_rate")
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """The units of one stage in one epoch: a stage's shards, or the one unit of it.
+
+    Attributes:
+        epoch: 0 is the warm start.
+        stage: one of `pipeline.artifacts.STAGES`.
+        units: the states of its units.
+        episodes: episodes a unit runs; 0 where the stage runs none.
+    """
+
+    epoch: int
+    stage: str
+    units: tuple[UnitState, ...]
+    episodes: float = 0
+
+    @property
+    def done(self) -> int:
+        """Units published."""
+        return self.count("published")
+
+    @property
+    def status(self) -> str:
+        """What matters most of its units: failed, running, published, begun (some of them), waiting."""
+        for status in ("failed", "running"):
+            if self.count(status):
+                return status
+        return "published" if self.done == len(self.units) else "begun" if self.done else "waiting"
+
+    @property
+    def attempts(self) -> int:
+        """Attempts at all its units."""
+        return sum(state.attempts for state in self.units)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds its units took, summed."""
+        return sum(state.seconds or 0.0 for state in self.units)
+
+    @property
+    def success(self) -> float | None:
+        """Success over its units, each weighted by its episodes so far; None until known."""
+        rates = [rate for state in self.units if (rate := self._rate(state)) is not None]
+        weight = sum(episodes for _, episodes in rates)
+        return sum(rate * episodes for rate, episodes in rates) / weight if weight else None
+
+    @property
+    def steps(self) -> tuple[int, int] | None:
+        """Steps done and in all of its running units, as they report them; None where none does."""
+        reports = [state.progress for state in self.units if state.status == "running" and state.progress]
+        return (sum(each["done"] for each in reports), sum(each["total"] for each in reports)) if reports else None
+
+    @property
+    def started(self) -> float | None:
+        """Unix time of its first start."""
+        return min((state.started for state in self.units if state.started is not None), default=None)
+
+    def count(self, status: str) -> int:
+        """Units of that status."""
+        return sum(state.status == status for state in self.units)
+
+    def span(self) -> float | None:
+        """Seconds from its first start to its last end; None until all is published."""
+        if self.status != "published":
+            return None
+        ends = [state.started + state.seconds for state in self.units if state.started and state.seconds is not None]
+        if self.started is None or len(ends) < len(self.units):
+            return max(state.seconds or 0.0 for state in self.units)
+        return max(ends) - self.started
+
+    def _rate(self, state: UnitState) -> tuple[float, float] | None:
+        """Success of a unit, as published or as reported so far, and over how many episodes."""
+        if state.status == "published":
+            metrics, episodes = state.metrics, self.episodes
+        elif state.status == "running" and state.progress:
+            metrics, episodes = state.progress["metrics"], state.progress["done"]
+        else:
+            return None
+        # A rate that is not a number, e.g. over no episodes yet, is written as null.
+        rate = next((metrics[name] for name in SUCCESS if metrics.get(name) is not None), None)
+        return None if rate is None else (rate, episodes)
+
+
+def groups(snapshot: Snapshot) -> list[Group]:
+    """The units by epoch and stage, in the order of the plan."""
+    found: dict[tuple[int, str], list[UnitState]] = defaultdict(list)
+    for state in snapshot.units:
+        found[state.unit.epoch, state.unit.stage].append(state)
+    episodes = {"rollout": snapshot.config.rollout.episodes, "evaluate": snapshot.config.evaluate.episodes}
+    return [
+        Group(epoch, stage, tuple(units), episodes.get(stage, 0) / len(units))
+        for (epoch, stage), units in found.items()
+    ]
+
+
+def current(of: Sequence[Group]) -> Group | None:
+    """The group to speak of: the first failed or running one, else the first unfinished one; None when all is done."""
+    for wanted in (("failed",), ("running",), ("begun", "waiting")):
+        for group in of:
+            if group.status in wanted:
+                return group
+    return None
+
+
+def seconds_left(of: Sequence[Group], now: float) -> float | None:
+    """Seconds until all is published, as if one group followed the other.
+
+    A group is expected to take the median of the finished ones of its stage; one that runs and reports how far it is
+    may know better.
+
+    Args:
+        of: every group of a run.
+        now: Unix time.
+
+    Returns:
+        Seconds; None while a stage is ahead of which nothing is known.
+    """
+    spans: dict[str, list[float]] = defaultdict(list)
+    for group in of:
+        if (span := group.span()) is not None:
+            spans[group.stage].append(span)
+    left = 0.0
+    for group in of:
+        if group.status == "published":
+            continue
+        elapsed = max(now - group.started, 0.0) if group.started is not None and group.status == "running" else 0.0
+        steps = group.steps
+        if spans[group.stage]:
+            left += max(statistics.median(spans[group.stage]) - elapsed, 0.0)
+        elif steps and steps[0] and elapsed and len(group.units) == group.count("running") + group.done:
+            left += elapsed * max(steps[1] - steps[0], 0) / steps[0]
+        else:
+            return None
+    return left
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people write them: 42 s, 3:12 min, 2:05:00 h."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes}:{rest:02d} min"
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d} h"
+
+
+def percent(rate: float | None) -> str:
+    """A fraction as a percentage; empty where there is none."""
+    return "" if rate is None else f"{100 * rate:.1f} %"

@@ -1,0 +1,1 @@
+"""How a unit gets onto a machine. Imports nothing else of Baton."""

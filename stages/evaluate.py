@@ -1,0 +1,125 @@
+"""Evaluate a policy version on held-out initial states, and film some of the episodes.
+
+    python -m stages.evaluate runs/quickstart --epoch 0
+
+The initial states are the same for every version and every run (`stages.schedule`), so successes can be compared.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from pipeline.config import Config
+from stages import schedule
+from stages.play import Played, Player
+from stages.simulation import open_pool
+from stages.unit import Work, prepare_torch, run_stage
+from stages.video import Overlay, VideoWriter, overlay
+
+
+def main() -> int:
+    """Carry out the unit named on the command line."""
+    return run_stage("evaluate", evaluate)
+
+
+def evaluate(work: Work) -> None:
+    """Play every held-out episode; write `episodes.jsonl`, films and the success rates."""
+    config, stage = work.config, work.config.evaluate
+    with work.phases("load"):
+        device = prepare_torch(stage.threads)
+        from stages.policies import interface as policies
+
+        policy = policies.load(work.policy(work.unit.epoch), device, config.policy.precision).eval()
+    plan = schedule.evaluations(config)
+    scratch = work.scratch("evaluate")
+    outcomes: dict[int, Played] = {}
+    with open_pool(work, stage) as pool:
+        instructions = {task.name: task.instruction for task in pool.spec.tasks}
+        player = Player(
+            pool,
+            policy,
+            instructions,
+            groups=1,
+            temperature=stage.temperature or 1.0,
+            coherent=False,
+            phases=work.phases,
+        )
+        for played in player.play(plan):
+            outcomes[played.planned.index] = played
+            if played.frames:
+                with work.phases("video"):
+                    film(config, played, instructions[played.planned.task], scratch / "videos", work.unit.epoch)
+                played.frames.clear()
+            success = sum(p.success for p in outcomes.values()) / len(outcomes)
+            work.progress(len(outcomes), len(plan), {"env/success_rate": success})
+    played_all = [outcomes[i] for i in sorted(outcomes)]
+    with (scratch / "episodes.jsonl").open("w") as file:
+        for played in played_all:
+            file.write(json.dumps(outcome(played)) + "\n")
+    if config.video_cfg.video_base_dir and (scratch / "videos").is_dir():
+        target = Path(config.video_cfg.video_base_dir) / config.name / f"epoch-{work.unit.epoch:04d}"
+        shutil.copytree(scratch / "videos", target, dirs_exist_ok=True)
+    work.summary |= env_metrics(played_all)
+    work.metrics.log(work.unit.epoch, work.summary)
+
+
+def outcome(played: Played) -> dict[str, object]:
+    """A line of `episodes.jsonl`."""
+    return {
+        "task": played.planned.task,
+        "seed": played.planned.seed,
+        "success": played.success,
+        "steps": played.steps,
+        "return": played.reward,
+    }
+
+
+def env_metrics(played: list[Played]) -> dict[str, float]:
+    """Success, reward a step and the share of steps that end an episode, over all episodes and by task."""
+    steps = sum(p.steps for p in played)
+    metrics = {
+        "env/success_rate": mean(played, lambda p: p.success),
+        "env/step_reward": sum(p.reward for p in played) / steps,
+        "env/termination_rate": sum(p.terminated for p in played) / steps,
+        "env/episode_length": mean(played, lambda p: p.steps),
+        "env/episodes": float(len(played)),
+    }
+    for task in dict.fromkeys(p.planned.task for p in played):
+        metrics[f"env/success_rate/{task}"] = mean([p for p in played if p.planned.task == task], lambda p: p.success)
+    return metrics
+
+
+def mean(played: list[Played], of: Callable[[Played], float]) -> float:
+    """Mean over episodes."""
+    return sum(float(of(p)) for p in played) / len(played)
+
+
+def film(config: Config, played: Played, instruction: str, directory: Path, epoch: int) -> None:
+    """Write the film of an episode, named by epoch, task, episode and outcome."""
+    directory.mkdir(exist_ok=True)
+    task = re.sub(r"\W+", "-", played.planned.task)
+    result = "success" if played.success else "failure"
+    name = f"epoch-{epoch:04d}-{task}-episode-{played.planned.index:03d}-{result}.mp4"
+    rewards = played.rewards[played.executed]
+    with VideoWriter(directory / name, config.simulator.rendering_frequency) as writer:
+        steps_a_frame = config.simulator.action_frequency // config.simulator.rendering_frequency
+        for i, frame in enumerate(played.frames):
+            step = min((i + 1) * steps_a_frame, played.steps)
+            info = Overlay(
+                instruction=instruction,
+                task=played.planned.task,
+                seed=played.planned.seed,
+                step=step,
+                reward=float(rewards[:step].sum()),
+                success=played.success and step == played.steps,
+            )
+            writer.write(overlay(frame, info) if config.video_cfg.info_on_video else frame)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Advantages and losses: pure tensor functions, no state and no random numbers."""

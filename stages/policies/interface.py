@@ -1,0 +1,302 @@
+"""What every policy offers: decide on chunks of actions, judge chunks taken before, imitate, and be saved and loaded.
+
+Shapes: B observations, K actions a chunk, A action numbers, P proprioception numbers, H x W camera pixels.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import difflib
+import importlib
+import importlib.util
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from stages.policies.statistics import PolicyFileError, Statistics
+
+Precision = Literal["fp32", "bf16"]
+
+
+class PolicyConfigError(ValueError):
+    """The user asked for something this policy does not have; the message says what it has."""
+
+
+class PolicyInputError(ValueError):
+    """An observation or an action does not fit the policy; the message says which and what fits."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Observation:
+    """What a policy sees at a batch of decisions.
+
+    Attributes:
+        head: uint8 [B, 3, H, W], RGB of the head camera.
+        wrist: uint8 [B, 2, 3, H, W], RGB of the left and the right wrist camera.
+        proprio: float32 [B, P].
+        instructions: B sentences.
+    """
+
+    head: Tensor
+    wrist: Tensor
+    proprio: Tensor
+    instructions: Sequence[str]
+
+    def __post_init__(self) -> None:
+        """Refuse parts of different lengths."""
+        lengths = {name: len(getattr(self, name)) for name in ("head", "wrist", "proprio", "instructions")}
+        if len(set(lengths.values())) != 1:
+            raise PolicyInputError(f"an observation's parts must have one length, not {lengths}")
+
+    @classmethod
+    def from_arrays(
+        cls, head: np.ndarray, wrist: np.ndarray, proprio: np.ndarray, instructions: Sequence[str]
+    ) -> Observation:
+        """Wrap a simulator's or a shard's arrays without copying them.
+
+        Args:
+            head: uint8 [B, 3, H, W].
+            wrist: uint8 [B, 2, 3, H, W].
+            proprio: float32 [B, P].
+            instructions: B sentences.
+
+        Returns:
+            The observation, on the CPU.
+        """
+        return cls(torch.from_numpy(head), torch.from_numpy(wrist), torch.from_numpy(proprio), instructions)
+
+    def __len__(self) -> int:
+        """How many decisions: B."""
+        return len(self.head)
+
+    def __getitem__(self, rows: slice | Tensor | np.ndarray | Sequence[int]) -> Observation:
+        """Some of the rows, in the order asked for.
+
+        Args:
+            rows: a slice, or indices [n].
+
+        Returns:
+            An observation of n decisions.
+        """
+        if isinstance(rows, slice):
+            chosen = list(self.instructions[rows])
+            return Observation(self.head[rows], self.wrist[rows], self.proprio[rows], chosen)
+        index = torch.as_tensor(rows, dtype=torch.int64)
+        chosen = [self.instructions[row] for row in index.tolist()]
+        there = index.to(self.head.device)
+        return Observation(self.head[there], self.wrist[there], self.proprio[there], chosen)
+
+    def to(self, device: torch.device | str) -> Observation:
+        """The same observation on another device."""
+        head, wrist, proprio = (part.to(device, non_blocking=True) for part in (self.head, self.wrist, self.proprio))
+        return Observation(head, wrist, proprio, self.instructions)
+
+
+@dataclasses.dataclass(frozen=True)
+class Decision:
+    """What a policy decided.
+
+    Attributes:
+        actions: float32 [B, K, A], un-normalised, within the environment's [-1, 1].
+        taken: what `evaluate_actions` needs to find the same chunk again: int64 tokens [B, K, A] in [0, 256) for a
+            policy over tokens, a float32 chain for a flow policy.
+        log_probs: float32 [B, K, A], at the temperature asked for.
+        values: float32 [B].
+    """
+
+    actions: Tensor
+    taken: Tensor
+    log_probs: Tensor
+    values: Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What a policy now thinks of a chunk taken before; all with gradients.
+
+    Attributes:
+        log_probs: float32 [B, K, A].
+        entropy: float32 [B, K, A].
+        values: float32 [B].
+    """
+
+    log_probs: Tensor
+    entropy: Tensor
+    values: Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class Imitation:
+    """How far a policy is from demonstrated actions.
+
+    Attributes:
+        loss: float32 [], with gradient.
+        token_accuracy: float32 [], share of action numbers whose most likely token is the demonstrated one.
+        action_error: float32 [], mean absolute error of the greedy action, in the environment's units.
+    """
+
+    loss: Tensor
+    token_accuracy: Tensor
+    action_error: Tensor
+
+
+class Policy(nn.Module, abc.ABC):
+    """A policy: a module whose parameters can be trained, saved and loaded.
+
+    Training engines wrap `forward`, so that gathering parameters and casting happen around it: they call
+    `engine("evaluate_actions", observation, taken, temperature=1.0)`, which is `policy.evaluate_actions(...)`.
+
+    Attributes:
+        name: its name in a config, a folder under `stages/policies`.
+        chunk: K.
+        action_dim: A.
+        precision: what it computes in; parameters stay float32, log-probs and values too.
+    """
+
+    name: ClassVar[str]
+    chunk: int
+    action_dim: int
+    precision: Precision
+    statistics: Statistics
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
+    def forward(self, call: str, *args: Any, **kwargs: Any) -> Any:
+        """Run `act`, `evaluate_actions` or `imitation_loss` by name, for engines that wrap `forward`."""
+        if call not in ("act", "evaluate_actions", "imitation_loss"):
+            raise ValueError(f"a policy has no call {call!r}: act, evaluate_actions, imitation_loss")
+        return getattr(self, call)(*args, **kwargs)
+
+    @property
+    @abc.abstractmethod
+    def steered(self) -> Tensor:
+        """Which action numbers its choices decide, bool [A]; the others were constant in all demonstrations."""
+
+    @abc.abstractmethod
+    def draw_noise(self, rng: np.random.Generator, coherent: bool = False) -> np.ndarray:
+        """Draw the randomness of one decision from an episode's own stream, so that no batch can change it.
+
+        Args:
+            rng: the episode's generator.
+            coherent: one number a dimension, shared by the chunk's steps, so that a chunk explores in one direction.
+
+        Returns:
+            float32 [K, A], to be stacked into `act`'s noise.
+        """
+
+    @abc.abstractmethod
+    def act(self, observation: Observation, noise: Tensor | None = None, temperature: float = 1.0) -> Decision:
+        """Decide, without gradients.
+
+        Args:
+            observation: B decisions.
+            noise: [B, K, A], rows from `draw_noise`; None takes the most likely actions.
+            temperature: divides the logits; log-probs are those of the distribution sampled from.
+
+        Returns:
+            The decision.
+        """
+
+    @abc.abstractmethod
+    def evaluate_actions(self, observation: Observation, taken: Tensor, temperature: float = 1.0) -> Evaluation:
+        """Judge chunks taken before, with gradients.
+
+        Args:
+            observation: B decisions, as they were seen.
+            taken: `Decision.taken` of these decisions.
+            temperature: as it was.
+
+        Returns:
+            Log-probs, entropy and values; equal to `act`'s for the same parameters.
+        """
+
+    @abc.abstractmethod
+    def imitation_loss(
+        self, observation: Observation, actions: Tensor, mask: Tensor, label_sigma_bins: float = 0.0
+    ) -> Imitation:
+        """Compare with demonstrated actions.
+
+        Args:
+            observation: B decisions.
+            actions: float32 [B, K, A] in the environment's units.
+            mask: bool [B, K], which of the steps count.
+            label_sigma_bins: width of the label around the demonstrated action, in token bins; 0 is a hard label.
+
+        Returns:
+            The loss over the steps that count, and how near the greedy action is.
+        """
+
+    @abc.abstractmethod
+    def save(self, directory: Path | str, state: Mapping[str, Tensor] | None = None) -> None:
+        """Write the policy in a Hugging Face layout: config, weights, dataset statistics, tokenizer; nothing pickled.
+
+        Args:
+            directory: an existing directory; files of the same name are replaced.
+            state: parameters by name to write instead of this module's own (gathered by an engine that split them).
+        """
+
+
+def make(name: str, options: Mapping[str, Any], statistics: Statistics, seed: int) -> Policy:
+    """Create a fresh policy.
+
+    Args:
+        name: folder name under `stages/policies`.
+        options: fields of the policy's config, and `preset` to start from.
+        statistics: of the demonstrations it will imitate.
+        seed: decides every initial weight.
+
+    Returns:
+        The policy, on the CPU.
+
+    Raises:
+        PolicyConfigError: no policy has this name, or an option is wrong.
+    """
+    policy: Policy = _package(name).make(options, statistics, seed)
+    return policy
+
+
+def load(directory: Path | str, device: torch.device | str = "cpu", precision: Precision | None = None) -> Policy:
+    """Load what `save` wrote.
+
+    Args:
+        directory: of a saved policy.
+        device: where to put it.
+        precision: what to compute in; None keeps what the config says.
+
+    Returns:
+        The policy.
+
+    Raises:
+        PolicyFileError: a file is missing or damaged, or a tensor is missing, unknown or of another shape.
+    """
+    path = Path(directory) / "config.json"
+    try:
+        name = json.loads(path.read_text(encoding="utf-8"))["policy"]
+    except FileNotFoundError:
+        raise PolicyFileError(f"{path} is missing: is {directory} a saved policy?") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise PolicyFileError(f"{path} is damaged ({error!r}): take the policy from its artifact again") from None
+    policy: Policy = _package(name).load(Path(directory), device, precision)
+    return policy
+
+
+def nearest(word: str, known: Sequence[str]) -> str:
+    """A remedy for a name nobody knows: the nearest known one, or all of them."""
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+
+
+def _package(name: str) -> Any:
+    package = f"stages.policies.{name}"
+    if not isinstance(name, str) or not name.isidentifier() or importlib.util.find_spec(package) is None:
+        raise PolicyConfigError(f"no policy is called {name!r}: openvla_oft is there")
+    return importlib.import_module(package)

@@ -1,0 +1,5 @@
+"""OpenVLA-OFT, from a laptop's tiny preset to 7B."""
+
+from stages.policies.openvla_oft.checkpoint import load, make
+
+__all__ = ["load", "make"]

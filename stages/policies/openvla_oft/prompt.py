@@ -1,0 +1,119 @@
+"""The prompt of an instruction, its tokens, and batches of them.
+
+Any `tokenizer.json` serves: the tiny preset's own, which ships with this package, or Llama's for the 7B.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from stages.policies.interface import PolicyInputError
+from stages.policies.openvla_oft.config import OpenVLAOFTConfig
+from stages.policies.statistics import PolicyFileError
+
+DIRECTORY = Path(__file__).parent / "tokenizer"
+FILES = ("tokenizer.json", "tokenizer_config.json")
+PROMPT = "In: What action should the robot take to {instruction}?\nOut: "
+BOS = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Prompts:
+    """The prompts of a batch without their BOS, padded on the left to a common length L.
+
+    Attributes:
+        ids: int64 [B, L].
+        valid: bool [B, L], False at padding; None when nothing is padded.
+    """
+
+    ids: Tensor
+    valid: Tensor | None
+
+
+class PromptTokenizer:
+    """Turns instructions into token ids, remembering those it has seen."""
+
+    def __init__(self, config: OpenVLAOFTConfig, directory: Path = DIRECTORY) -> None:
+        """Read a tokenizer.
+
+        Args:
+            config: says which ids the vocabulary has and how a prompt ends.
+            directory: of its `tokenizer.json`.
+
+        Raises:
+            PolicyFileError: the file is missing, damaged, or of another vocabulary.
+        """
+        path = directory / FILES[0]
+        if not path.is_file():
+            raise PolicyFileError(f"{path} is missing: take the policy from its artifact again")
+        try:
+            self._tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # tokenizers raises a bare Exception whatever is wrong with the file
+            raise PolicyFileError(f"{path} is damaged ({error}): take the policy from its artifact again") from None
+        size = self._tokenizer.get_vocab_size()
+        if size not in (config.vocab_size, config.vocab_size + 1):
+            raise PolicyFileError(
+                f"{path} has {size} tokens, the config's vocab_size is {config.vocab_size}: take both from one policy"
+            )
+        self._config = config
+        self._directory = directory
+        self._seen: dict[str, list[int]] = {}
+
+    def encode(self, instruction: str) -> list[int]:
+        """The ids of an instruction's prompt.
+
+        Args:
+            instruction: a sentence; upper case does not matter.
+
+        Returns:
+            BOS, the prompt, and the lone space last.
+
+        Raises:
+            PolicyInputError: the prompt does not end with the token the config names.
+        """
+        ids = self._seen.get(instruction)
+        if ids is None:
+            prompt = PROMPT.format(instruction=instruction.lower())
+            ids = [BOS, *self._tokenizer.encode(prompt, add_special_tokens=False).ids]
+            if ids[-1] != self._config.prompt_end_id:
+                raise PolicyInputError(
+                    f"the prompt of {instruction!r} ends with token {ids[-1]}, not {self._config.prompt_end_id}: "
+                    "the tokenizer is not the one this policy was trained with"
+                )
+            self._seen[instruction] = ids
+        return ids
+
+    def batch(self, instructions: Sequence[str], device: torch.device) -> Prompts:
+        """The prompts of a batch.
+
+        Args:
+            instructions: B sentences.
+            device: where the tensors go.
+
+        Returns:
+            The prompts.
+        """
+        rows = [self.encode(instruction)[1:] for instruction in instructions]
+        length = max(map(len, rows), default=0)
+        if all(len(row) == length for row in rows):
+            return Prompts(torch.tensor(rows, dtype=torch.int64, device=device), None)
+        ids = np.full((len(rows), length), self._config.pad_id, dtype=np.int64)
+        for row, tokens in zip(ids, rows, strict=True):
+            row[length - len(tokens) :] = tokens
+        valid = ids != self._config.pad_id
+        return Prompts(torch.from_numpy(ids).to(device), torch.from_numpy(valid).to(device))
+
+    def save(self, directory: Path) -> None:
+        """Copy the tokenizer's files to a policy's directory."""
+        for name in FILES:
+            source = self._directory / name
+            if source.is_file() and source.resolve() != (directory / name).resolve():
+                shutil.copyfile(source, directory / name)

@@ -1,0 +1,204 @@
+"""Statistics of a demonstration set, and the normalisation made of them.
+
+The file is OpenVLA's `dataset_statistics.json`: {dataset: {"action": {...}, "proprio": {...}}} with the lists `q01`,
+`q99`, `min`, `max`, `mean`, `std` and `mask`. A number whose mask is false passes through unchanged (grippers).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+FILE_NAME = "dataset_statistics.json"
+EPSILON = 1e-8
+"""Added to a range before dividing, as OpenVLA-OFT does."""
+
+Bounds = Literal["q99", "minmax"]
+
+
+class PolicyFileError(ValueError):
+    """A saved policy's file is missing, damaged or of another policy; the message says which and what to do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Moments:
+    """How the numbers of a vector are distributed, each field [D].
+
+    Attributes:
+        q01: 1 % quantile.
+        q99: 99 % quantile.
+        minimum: smallest.
+        maximum: largest.
+        mean: mean.
+        std: standard deviation (population).
+        mask: bool, whether to normalise at all.
+    """
+
+    q01: np.ndarray
+    q99: np.ndarray
+    minimum: np.ndarray
+    maximum: np.ndarray
+    mean: np.ndarray
+    std: np.ndarray
+    mask: np.ndarray
+
+    @classmethod
+    def of(cls, vectors: np.ndarray, unchanged: Iterable[int] = ()) -> Moments:
+        """Measure.
+
+        A number that is the same in more than 98 % of the rows but not in all has no spread between its quantiles, and
+        would be frozen: its quantiles are then its extremes. One that never changes keeps q01 = q99.
+
+        Args:
+            vectors: [N, D], N > 0, finite.
+            unchanged: indices that are not to be normalised.
+
+        Returns:
+            The moments, as float64.
+
+        Raises:
+            ValueError: there are no rows, or a number is not finite.
+        """
+        rows = np.asarray(vectors, dtype=np.float64)
+        if rows.ndim != 2 or len(rows) == 0 or not np.isfinite(rows).all():
+            raise ValueError(f"statistics need finite vectors [N, D] with N > 0, not an array of shape {rows.shape}")
+        low, high = np.quantile(rows, 0.01, axis=0), np.quantile(rows, 0.99, axis=0)
+        minimum, maximum = rows.min(axis=0), rows.max(axis=0)
+        frozen = high - low < 1e-6
+        mask = np.ones(rows.shape[1], dtype=bool)
+        mask[list(unchanged)] = False
+        return cls(
+            q01=np.where(frozen, minimum, low),
+            q99=np.where(frozen, maximum, high),
+            minimum=minimum,
+            maximum=maximum,
+            mean=rows.mean(axis=0),
+            std=rows.std(axis=0),
+            mask=mask,
+        )
+
+    def bounds(self, kind: Bounds) -> tuple[np.ndarray, np.ndarray]:
+        """What is mapped to -1 and to 1.
+
+        Args:
+            kind: `q99` for the 1 % and 99 % quantiles, `minmax` for the extremes.
+
+        Returns:
+            low and high, each [D].
+        """
+        return (self.q01, self.q99) if kind == "q99" else (self.minimum, self.maximum)
+
+    def to_json(self) -> dict[str, list[Any]]:
+        """The moments under the names of the file."""
+        names = {"minimum": "min", "maximum": "max"}
+        return {names.get(f.name, f.name): getattr(self, f.name).tolist() for f in dataclasses.fields(self)}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Moments:
+        """Read one vector's record; without a mask everything is normalised, absent moments are taken as unknown (nan).
+
+        Args:
+            record: of the file; `q01` and `q99`, or `min` and `max`, must be there.
+
+        Returns:
+            The moments.
+
+        Raises:
+            KeyError: neither pair of bounds is there.
+            ValueError: the lists differ in length.
+        """
+        width = len(record["q01"] if "q01" in record else record["min"])
+        unknown = [float("nan")] * width
+
+        def column(name: str) -> np.ndarray:
+            values = np.asarray(record.get(name, unknown), dtype=np.float64)
+            if values.shape != (width,):
+                raise ValueError(f"{name!r} has shape {values.shape}, expected ({width},)")
+            return values
+
+        mask = np.asarray(record.get("mask", [True] * width), dtype=bool)
+        if mask.shape != (width,):
+            raise ValueError(f"'mask' has shape {mask.shape}, expected ({width},)")
+        return cls(
+            q01=column("q01"),
+            q99=column("q99"),
+            minimum=column("min"),
+            maximum=column("max"),
+            mean=column("mean"),
+            std=column("std"),
+            mask=mask,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Statistics:
+    """Statistics of one demonstration set.
+
+    Attributes:
+        action: of the A action numbers.
+        proprio: of the P proprioception numbers; P may be 0.
+        dataset: its name in the file (OpenVLA's `unnorm_key`).
+    """
+
+    action: Moments
+    proprio: Moments
+    dataset: str = "baton"
+
+    @classmethod
+    def of(
+        cls, actions: np.ndarray, proprio: np.ndarray, unchanged_actions: Iterable[int] = (), dataset: str = "baton"
+    ) -> Statistics:
+        """Measure demonstrations.
+
+        Args:
+            actions: [N, A], the actions that will be imitated.
+            proprio: [M, P].
+            unchanged_actions: action numbers already in [-1, 1] that are not to be normalised: the grippers.
+            dataset: a name for the file.
+
+        Returns:
+            The statistics.
+        """
+        return cls(Moments.of(actions, unchanged_actions), Moments.of(proprio), dataset)
+
+    def save(self, directory: Path) -> None:
+        """Write `dataset_statistics.json`."""
+        record = {self.dataset: {"action": self.action.to_json(), "proprio": self.proprio.to_json()}}
+        (directory / FILE_NAME).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, directory: Path, dataset: str | None = None) -> Statistics:
+        """Read `dataset_statistics.json`.
+
+        Args:
+            directory: where it lies.
+            dataset: which of its data sets, also found as `{dataset}_no_noops`; None when there is one only.
+
+        Returns:
+            The statistics; without a `proprio` record P is 0.
+
+        Raises:
+            PolicyFileError: the file is missing or damaged, or does not hold the data set.
+        """
+        path = directory / FILE_NAME
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            if dataset is None and len(record) == 1:
+                dataset = next(iter(record))
+            chosen = next((key for key in (dataset, f"{dataset}_no_noops") if key in record), None)
+            if chosen is None:
+                raise PolicyFileError(f"{path} has no data set {dataset!r}: it has {', '.join(record)}")
+            entry = record[chosen]
+            proprio = Moments.from_json(entry.get("proprio", {"q01": []}))
+            return cls(Moments.from_json(entry["action"]), proprio, chosen)
+        except FileNotFoundError:
+            raise PolicyFileError(f"{path} is missing: take the policy from its artifact again") from None
+        except PolicyFileError:
+            raise
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            raise PolicyFileError(f"{path} is damaged ({error!r}): take the policy from its artifact again") from None

@@ -1,0 +1,129 @@
+"""Messages between a rollout stage and its simulator workers: small things over a socket, arrays through shared memory.
+
+The two sides take turns (a command, then its answer), so each direction needs one piece of memory, written from its
+start for every message. The memory is a memfd: it has no name in any file system and the kernel frees it when the last
+process that holds it is gone. Arrays never pass through pickle, since the two sides may run different numpy versions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import mmap
+import os
+import pickle
+from collections.abc import Mapping
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+
+ALIGNMENT = 64  # bytes: a cache line, so that no array starts in the middle of one
+PICKLE_PROTOCOL = 4  # known to every Python a simulator may need
+
+
+@dataclasses.dataclass
+class Message:
+    """What one side tells the other.
+
+    Attributes:
+        verb: what to do, or how it went.
+        fields: plain Python values.
+        arrays: views of the shared memory, overwritten by the next message that comes the same way.
+    """
+
+    verb: str
+    fields: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+
+
+class SharedMemory:
+    """Memory of a file descriptor, mapped into this process; it grows as messages need it and never shrinks."""
+
+    def __init__(self, descriptor: int) -> None:
+        """Take over `descriptor`, a memfd that may still be empty."""
+        self._descriptor = descriptor
+        self._map: mmap.mmap | None = None
+
+    def hold(self, size: int) -> None:
+        """Make the first `size` bytes usable on this side, growing the file where it is shorter."""
+        if self._map is not None and len(self._map) >= size:
+            return
+        length = os.fstat(self._descriptor).st_size
+        if length < size:
+            # Doubling keeps remapping rare; pages that nobody touches cost nothing.
+            length = max(mmap.PAGESIZE, 1 << (size - 1).bit_length())
+            os.ftruncate(self._descriptor, length)
+        # The former mapping goes away with the last array that looks into it.
+        self._map = mmap.mmap(self._descriptor, length)
+
+    def array(self, dtype: str, shape: tuple[int, ...], offset: int) -> np.ndarray:
+        """Return the array that lies `offset` bytes into the memory."""
+        assert self._map is not None
+        return np.ndarray(shape, dtype, self._map, offset)
+
+    def close(self) -> None:
+        """Give the file descriptor back."""
+        os.close(self._descriptor)
+        self._map = None
+
+
+class Channel:
+    """One end of the line between a stage and a worker."""
+
+    def __init__(self, socket: int, outgoing: int, incoming: int) -> None:
+        """Take over three file descriptors.
+
+        Args:
+            socket: one end of a stream socket pair.
+            outgoing: memfd this side writes.
+            incoming: memfd the other side writes.
+        """
+        self.connection = Connection(socket)
+        self._outgoing = SharedMemory(outgoing)
+        self._incoming = SharedMemory(incoming)
+
+    def send(self, verb: str, fields: Mapping[str, Any], arrays: Mapping[str, np.ndarray] | None = None) -> None:
+        """Send a message; the other side must have read the one before.
+
+        Args:
+            verb: what to do, or how it went.
+            fields: plain Python values, pickled.
+            arrays: numbers of any shape, copied into the shared memory.
+
+        Raises:
+            BrokenPipeError: the other side is gone.
+        """
+        arrays = arrays or {}
+        layout, size = [], 0
+        for name, array in arrays.items():
+            layout.append((name, array.dtype.str, array.shape, size))
+            size += -(-array.nbytes // ALIGNMENT) * ALIGNMENT
+        if size:
+            self._outgoing.hold(size)
+        for (_, dtype, shape, offset), array in zip(layout, arrays.values(), strict=True):
+            if array.size:
+                self._outgoing.array(dtype, shape, offset)[...] = array
+        self.connection.send_bytes(pickle.dumps((verb, dict(fields), layout), PICKLE_PROTOCOL))
+
+    def receive(self) -> Message:
+        """Wait for the next message.
+
+        Raises:
+            EOFError: the other side is gone.
+        """
+        verb, fields, layout = pickle.loads(self.connection.recv_bytes())
+        arrays = {}
+        for name, dtype, shape, offset in layout:
+            empty = np.empty(shape, dtype)
+            if empty.size:
+                self._incoming.hold(offset + empty.nbytes)
+                arrays[name] = self._incoming.array(dtype, shape, offset)
+            else:
+                arrays[name] = empty
+        return Message(verb, fields, arrays)
+
+    def close(self) -> None:
+        """Hang up."""
+        self.connection.close()
+        self._outgoing.close()
+        self._incoming.close()

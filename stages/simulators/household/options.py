@@ -1,0 +1,135 @@
+"""The household simulator's config block: its fields, their defaults and what is wrong with a bad one."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from stages.simulators.interface import SimulatorConfigError
+
+TASK_NAMES = ("pick_onto_plate", "stack")
+RENDERERS = ("auto", "egl", "osmesa", "raycast")
+REWARDS = ("sparse", "dense")
+ARMS = ("both", "right")
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What can be chosen about the household.
+
+    Attributes:
+        tasks: what the robot is asked to do, any of TASK_NAMES.
+        image_size: height and width of every observed camera, in pixels.
+        action_frequency: control steps a second; divides the physics frequency.
+        physics_frequency: physics steps a second.
+        rendering_frequency: filmed frames a second; divides the action frequency, in between a frame is repeated.
+        max_episode_steps: step limit of an episode.
+        renderer: what draws the images; auto takes the first of egl, osmesa and raycast that works.
+        reward: sparse pays 1 at the step that succeeds; dense adds a potential difference to every step.
+        object_size: edge of a cube, in metres.
+        plate_radius: radius of the plate, in metres.
+        spread: scales the randomisation of the layout, 0 is the nominal layout, 1 the whole one.
+        arms: both puts the target on either side, right always on the right arm's side.
+        distractors: how many cubes the task does not speak of.
+        expert_perturbation: probability a step that a burst of random motion starts in the expert's actions.
+    """
+
+    tasks: tuple[str, ...] = TASK_NAMES
+    image_size: int = 224
+    action_frequency: int = 20
+    physics_frequency: int = 200
+    rendering_frequency: int = 20
+    max_episode_steps: int = 80
+    renderer: str = "auto"
+    reward: str = "sparse"
+    object_size: float = 0.04
+    plate_radius: float = 0.08
+    spread: float = 1.0
+    arms: str = "both"
+    distractors: int = 1
+    expert_perturbation: float = 0.0
+
+    @property
+    def substeps(self) -> int:
+        """Physics steps in a control step."""
+        return self.physics_frequency // self.action_frequency
+
+
+# field: (type, least, most); a bound says what the scene and its physics were made for.
+_NUMBERS: dict[str, tuple[type, float, float]] = {
+    "image_size": (int, 32, 1024),
+    "action_frequency": (int, 5, 100),
+    "physics_frequency": (int, 100, 2000),
+    "rendering_frequency": (int, 1, 100),
+    "max_episode_steps": (int, 1, 100_000),
+    "object_size": (float, 0.02, 0.06),
+    "plate_radius": (float, 0.05, 0.1),
+    "spread": (float, 0.0, 1.0),
+    "distractors": (int, 0, 3),
+    "expert_perturbation": (float, 0.0, 1.0),
+}
+_CHOICES = {"renderer": RENDERERS, "reward": REWARDS, "arms": ARMS}
+
+
+def parse(options: Mapping[str, Any]) -> Options:
+    """Check a config block and fill in its defaults.
+
+    Args:
+        options: field names of Options and their values.
+
+    Raises:
+        SimulatorConfigError: a field is unknown or its value is out of range; the message says what is possible.
+    """
+    known = [field.name for field in dataclasses.fields(Options)]
+    for name in options:
+        if name not in known:
+            raise SimulatorConfigError(
+                f"household: no option {name!r}{_nearest(name, known)}; valid: {', '.join(known)}"
+            )
+    values = {name: _checked(name, value) for name, value in options.items()}
+    parsed = Options(**values)
+    _check_multiple(parsed, "physics_frequency", "action_frequency")
+    _check_multiple(parsed, "action_frequency", "rendering_frequency")
+    return parsed
+
+
+def _checked(name: str, value: Any) -> Any:
+    if name == "tasks":
+        return _tasks(value)
+    if name in _CHOICES:
+        return _choice(name, value, _CHOICES[name])
+    kind, least, most = _NUMBERS[name]
+    accepted = (int,) if kind is int else (int, float)
+    if isinstance(value, bool) or not isinstance(value, accepted) or not least <= value <= most:
+        noun = "an integer" if kind is int else "a number"
+        raise SimulatorConfigError(f"household: {name} is {value!r}; it must be {noun} from {least:g} to {most:g}")
+    return kind(value)
+
+
+def _tasks(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise SimulatorConfigError(f"household: tasks is {value!r}; it must be a list of: {', '.join(TASK_NAMES)}")
+    names = tuple(_choice("tasks", name, TASK_NAMES) for name in value)
+    if not names or len(set(names)) < len(names):
+        raise SimulatorConfigError(f"household: tasks is {list(names)}; name at least one task, each once")
+    return names
+
+
+def _choice(field: str, value: Any, valid: tuple[str, ...]) -> str:
+    if value not in valid:
+        hint = _nearest(str(value), valid)
+        raise SimulatorConfigError(f"household: {field} has no {value!r}{hint}; valid: {', '.join(valid)}")
+    return str(value)
+
+
+def _nearest(name: str, valid: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(valid), n=1)
+    return f", did you mean {close[0]!r}?" if close else ""
+
+
+def _check_multiple(options: Options, larger: str, smaller: str) -> None:
+    a, b = getattr(options, larger), getattr(options, smaller)
+    if a % b:
+        raise SimulatorConfigError(f"household: {larger} {a} is not a multiple of {smaller} {b}; choose one that is")

@@ -1,0 +1,204 @@
+"""What draws the household: OpenGL through EGL or OSMesa, or a software ray caster that needs no system library."""
+
+from __future__ import annotations
+
+import abc
+import ctypes
+import importlib
+import os
+import subprocess
+import sys
+
+import mujoco
+import numpy as np
+
+from stages.simulators.household.scene import CAMERAS
+from stages.simulators.interface import SimulatorConfigError
+
+_LIBRARIES = {"egl": ("libEGL.so.1", "libOpenGL.so.0"), "osmesa": ("libOSMesa.so.8",)}
+_REMEDIES = {
+    "egl": "apt-get install --no-install-recommends libegl1 libgl1-mesa-dri libopengl0",
+    "osmesa": "apt-get install --no-install-recommends libosmesa6",
+}
+_PROBE = """
+import importlib, mujoco
+context = importlib.import_module("mujoco." + "{name}").GLContext(64, 64)
+context.make_current()
+model = mujoco.MjModel.from_xml_string("<mujoco><worldbody><geom size='1'/></worldbody></mujoco>")
+mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100).free()
+context.free()
+"""
+_PROBE_SECONDS = 60
+
+
+class Renderer(abc.ABC):
+    """Draws any world of one model through its cameras."""
+
+    name: str
+
+    @abc.abstractmethod
+    def draw(self, data: mujoco.MjData, camera: str, size: int) -> np.ndarray:
+        """One image.
+
+        Args:
+            data: the world.
+            camera: one of scene.CAMERAS.
+            size: height and width in pixels.
+
+        Returns:
+            uint8 [size, size, 3], RGB.
+        """
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Free what drawing needed."""
+
+
+def choose(wanted: str) -> str:
+    """Settle on a renderer, without harm to this process where one does not work.
+
+    Args:
+        wanted: a member of options.RENDERERS; auto heeds MUJOCO_GL, then takes the first that works.
+
+    Returns:
+        egl, osmesa or raycast.
+
+    Raises:
+        SimulatorConfigError: the wanted renderer cannot start here.
+    """
+    if wanted == "raycast":
+        return wanted
+    if wanted != "auto":
+        problem = _problem(wanted)
+        if problem:
+            raise SimulatorConfigError(
+                f"household: renderer {wanted} cannot start here ({problem}); {_REMEDIES[wanted]}, or renderer: raycast"
+            )
+        return wanted
+    asked = os.environ.get("MUJOCO_GL", "").strip().lower()
+    candidates = (asked,) if asked in _LIBRARIES else () if asked else ("egl", "osmesa")
+    return next((name for name in candidates if not _problem(name)), "raycast")
+
+
+def build(name: str, model: mujoco.MjModel) -> Renderer:
+    """Start the renderer that `choose` settled on."""
+    return RayCaster(model) if name == "raycast" else OpenGL(name, model)
+
+
+def _problem(name: str) -> str:
+    """Why an OpenGL backend cannot start here, empty if it can."""
+    for library in _LIBRARIES[name]:
+        try:
+            ctypes.CDLL(library)
+        except OSError:
+            return f"{library} is missing"
+    loaded = os.environ.get("PYOPENGL_PLATFORM", name)
+    if loaded != name:
+        return f"PYOPENGL_PLATFORM is {loaded}"
+    # A broken driver can end the process that tries it, so another one tries.
+    environment = {**os.environ, "MUJOCO_GL": name}
+    try:
+        tried = subprocess.run(
+            [sys.executable, "-c", _PROBE.format(name=name)],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=_PROBE_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"no answer in {_PROBE_SECONDS} s"
+    if tried.returncode:
+        lines = tried.stderr.strip().splitlines()
+        return lines[-1] if lines else f"it ended with status {tried.returncode}"
+    return ""
+
+
+class OpenGL(Renderer):
+    """MuJoCo's own renderer on an off-screen context."""
+
+    def __init__(self, name: str, model: mujoco.MjModel) -> None:
+        """Open a context of the backend called `name` (egl or osmesa)."""
+        self.name = name
+        # MuJoCo's OpenGL loader reads this variable when the first context is made.
+        os.environ["MUJOCO_GL"] = name
+        self._model = model
+        width, height = model.vis.global_.offwidth, model.vis.global_.offheight
+        self._window = importlib.import_module(f"mujoco.{name}").GLContext(width, height)
+        self._window.make_current()
+        self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
+        self._scene = mujoco.MjvScene(model, maxgeom=200)
+        for flag in (
+            mujoco.mjtRndFlag.mjRND_SHADOW,
+            mujoco.mjtRndFlag.mjRND_REFLECTION,
+            mujoco.mjtRndFlag.mjRND_SKYBOX,
+        ):
+            self._scene.flags[flag] = False
+        self._option = mujoco.MjvOption()
+        self._camera = mujoco.MjvCamera()
+        self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
+        self._ids = {camera: model.camera(camera).id for camera in CAMERAS}
+
+    def draw(self, data: mujoco.MjData, camera: str, size: int) -> np.ndarray:
+        """See Renderer.draw."""
+        self._camera.fixedcamid = self._ids[camera]
+        everything = mujoco.mjtCatBit.mjCAT_ALL.value
+        mujoco.mjv_updateScene(self._model, data, self._option, None, self._camera, everything, self._scene)
+        viewport = mujoco.MjrRect(0, 0, size, size)
+        image = np.empty((size, size, 3), dtype=np.uint8)
+        mujoco.mjr_render(viewport, self._scene, self._context)
+        mujoco.mjr_readPixels(image, None, viewport, self._context)
+        return np.ascontiguousarray(image[::-1])
+
+    def close(self) -> None:
+        """Free the context while its display is still up, or it complains at exit."""
+        self._context.free()
+        self._window.free()
+
+
+class RayCaster(Renderer):
+    """One ray a pixel, flat colours, Lambert's cosine law."""
+
+    name = "raycast"
+    _AMBIENT, _DIFFUSE = 0.5, 0.5
+    _SKY = (0.45, 0.47, 0.5)
+    _LIGHT = np.array([0.35, -0.3, 0.9]) / np.linalg.norm([0.35, -0.3, 0.9])
+
+    def __init__(self, model: mujoco.MjModel) -> None:
+        """Prepare for the cameras of a model."""
+        self._model = model
+        self._ids = {camera: model.camera(camera).id for camera in CAMERAS}
+        # One more colour at the end, for rays that hit nothing (geom id -1).
+        self._colours = np.concatenate([model.geom_rgba[:, :3], [self._SKY]]).astype(np.float32) * 255
+        self._rays: dict[tuple[str, int], np.ndarray] = {}
+
+    def draw(self, data: mujoco.MjData, camera: str, size: int) -> np.ndarray:
+        """See Renderer.draw."""
+        number = self._ids[camera]
+        rays = self._directions(camera, size) @ data.cam_xmat[number].reshape(3, 3).T
+        count = len(rays)
+        geoms = np.empty(count, dtype=np.int32)
+        distances = np.empty(count)
+        normals = np.empty((count, 3))
+        mujoco.mj_multiRay(
+            self._model, data, data.cam_xpos[number], rays.ravel(), None, True, -1, geoms, distances, normals.ravel(),
+            count, mujoco.mjMAXVAL,
+        )  # fmt: skip
+        facing = np.clip(normals @ self._LIGHT, 0, 1).astype(np.float32)
+        shade = np.where(geoms < 0, np.float32(1), self._AMBIENT + self._DIFFUSE * facing)
+        image: np.ndarray = (self._colours[geoms] * shade[:, None]).astype(np.uint8)
+        return image.reshape(size, size, 3)
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+    def _directions(self, camera: str, size: int) -> np.ndarray:
+        """Unit vectors [size * size, 3] through the pixel centres, in the camera's frame; rows from the top."""
+        if (camera, size) not in self._rays:
+            reach = np.tan(np.radians(self._model.cam_fovy[self._ids[camera]]) / 2)
+            steps = ((np.arange(size) + 0.5) / size * 2 - 1) * reach
+            x, y = np.meshgrid(steps, -steps)
+            rays = np.stack([x, y, -np.ones_like(x)], axis=-1).reshape(-1, 3)
+            self._rays[camera, size] = rays / np.linalg.norm(rays, axis=1, keepdims=True)
+        return self._rays[camera, size]

@@ -1,0 +1,1 @@
+"""The DeepSpeed engine, its optimizers, its checkpoints and the ranks it runs on."""

@@ -1,0 +1,202 @@
+"""Writing a shard: episodes in, whole files out, with memory for a few files at most.
+
+zarr rewrites a file for every part of it that is written alone, so decisions are gathered until a file is full; it is
+then compressed, written and read back on a thread of its own while the caller goes on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import zarr
+
+from pipeline.errors import UserError
+from stages.trajectories.consistency import check_record
+from stages.trajectories.reader import read
+from stages.trajectories.schema import (
+    DECISIONS_PER_FILE,
+    EPISODE_ARRAYS,
+    NO_GROUP,
+    SCHEMA_VERSION,
+    EpisodeRecord,
+    InconsistentEpisode,
+    ShardAttributes,
+    ShardSpec,
+)
+from stages.trajectories.storage import create_stream, store_whole
+from stages.trajectories.trajectories import Trajectories
+
+
+class ShardWriter:
+    """Writes one shard. The same episodes in the same order give the same bytes, whatever the timing.
+
+    A context manager: leaving it closes the shard, unless an exception passes through; a shard that was not closed has
+    no attributes and is refused by readers.
+    """
+
+    def __init__(self, path: Path, spec: ShardSpec, attributes: ShardAttributes) -> None:
+        """Begin a shard.
+
+        Args:
+            path: its directory, which holds no shard yet; parents are made.
+            spec: the sizes of its arrays.
+            attributes: where it comes from.
+
+        Raises:
+            UserError: a shard, finished or not, is there already.
+        """
+        if (path / "zarr.json").exists():
+            raise UserError(f"{path} holds a shard already: write into an empty directory")
+        self._path, self._spec, self._attributes = path, spec, attributes
+        self._root = zarr.open_group(path, mode="a", zarr_format=3)
+        self._layouts = spec.decision_arrays()
+        self._streams = {
+            field: create_stream(self._root, layout) for field, layout in self._layouts.items() if layout.streamed
+        }
+        self._rows: dict[str, list[np.ndarray]] = {
+            field: [] for field, layout in self._layouts.items() if not layout.streamed
+        }
+        self._episodes: dict[str, list[Any]] = {field: [] for field in EPISODE_ARRAYS}
+        self._block = self._new_block()
+        self._groups: dict[int, tuple[str, int]] = {}
+        self._decisions = 0
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="shard-writer")
+        self._flushing: Future[None] | None = None
+        self._closed = False
+
+    def append(self, episode: EpisodeRecord) -> None:
+        """Add an episode behind those added before; its arrays are copied.
+
+        Args:
+            episode: T decisions.
+
+        Raises:
+            InconsistentEpisode: it does not fit this shard, or holds what no shard may; nothing of it was added.
+            UserError: what was written before cannot be read back.
+        """
+        if self._closed:
+            raise ValueError(f"{self._path} is closed: append before close")
+        check_record(episode, self._spec)
+        if episode.task not in self._attributes.tasks:
+            raise InconsistentEpisode(
+                f"episodes/task: {episode.task!r} is not a task of this shard: {', '.join(self._attributes.tasks)}"
+            )
+        origin = (episode.task, episode.seed)
+        if episode.group != NO_GROUP and self._groups.setdefault(episode.group, origin) != origin:
+            raise InconsistentEpisode(
+                f"episodes/group: group {episode.group} began with (task, seed) {self._groups[episode.group]}, "
+                f"this episode has {origin}; give every initial state of an epoch its own group"
+            )
+        self._note(episode)
+        for field, rows in self._rows.items():
+            rows.append(getattr(episode, field).copy())
+        begin = 0
+        while begin < len(episode):
+            filled = self._decisions % DECISIONS_PER_FILE
+            count = min(len(episode) - begin, DECISIONS_PER_FILE - filled)
+            for field, block in self._block.items():
+                block[filled : filled + count] = getattr(episode, field)[begin : begin + count]
+            self._decisions += count
+            begin += count
+            if filled + count == DECISIONS_PER_FILE:
+                self._flush(DECISIONS_PER_FILE)
+
+    def close(self) -> Trajectories:
+        """Write what is left, then open the shard again and check all of it.
+
+        Returns:
+            The shard as a reader sees it.
+
+        Raises:
+            InconsistentEpisode: no episode was added.
+            UserError: what was written cannot be read back.
+        """
+        if self._closed:
+            raise ValueError(f"{self._path} is closed already")
+        if not self._episodes["start"]:
+            self.abort()
+            raise InconsistentEpisode(f"{self._path}: a shard needs an episode; none was added")
+        try:
+            if self._decisions % DECISIONS_PER_FILE:
+                self._flush(self._decisions % DECISIONS_PER_FILE)
+            self._wait()
+        finally:
+            self.abort()
+        for field, rows in self._rows.items():
+            store_whole(self._root, self._layouts[field], np.concatenate(rows))
+        for field, numbers in self._episodes.items():
+            layout = EPISODE_ARRAYS[field]
+            store_whole(self._root, layout, np.array(numbers, dtype=layout.dtype))
+        # Last of all: a shard without attributes is one whose writer never got here.
+        self._root.update_attributes(
+            {
+                "schema_version": SCHEMA_VERSION,
+                "layout": dataclasses.asdict(self._spec),
+                **dataclasses.asdict(self._attributes),
+            }
+        )
+        return read(self._path)
+
+    def abort(self) -> None:
+        """Stop the thread; the shard stays unfinished unless it was closed."""
+        self._closed = True
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+    def __enter__(self) -> ShardWriter:
+        """The writer itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the shard, or leave it unfinished when an exception passes through."""
+        if kind is not None:
+            self.abort()
+        elif not self._closed:
+            self.close()
+
+    def _note(self, episode: EpisodeRecord) -> None:
+        numbers = {
+            "start": self._decisions,
+            "length": len(episode),
+            "task": self._attributes.tasks.index(episode.task),
+            "total_reward": episode.rewards.sum(dtype=np.float64),
+        }
+        for field, column in self._episodes.items():
+            column.append(numbers[field] if field in numbers else getattr(episode, field))
+
+    def _new_block(self) -> dict[str, np.ndarray]:
+        return {
+            field: np.empty((DECISIONS_PER_FILE, *layout.shape), layout.dtype)
+            for field, layout in self._layouts.items()
+            if layout.streamed
+        }
+
+    def _flush(self, count: int) -> None:
+        """Hand the gathered decisions to the thread; waits for the file before, so that memory stays bounded."""
+        self._wait()
+        rows = {field: block[:count] for field, block in self._block.items()}
+        self._flushing = self._thread.submit(self._write, rows, self._decisions - count)
+        self._block = self._new_block()
+
+    def _wait(self) -> None:
+        if self._flushing is not None:
+            self._flushing.result()
+            self._flushing = None
+
+    def _write(self, rows: dict[str, np.ndarray], begin: int) -> None:
+        for field, block in rows.items():
+            array = self._streams[field]
+            end = begin + len(block)
+            array.resize((end, *array.shape[1:]))
+            array[begin:end] = block
+            if not np.array_equal(np.asarray(array[begin:end]), block):
+                raise UserError(
+                    f"{self._path}: {self._layouts[field].path} of decisions {begin} to {end} is not read back as "
+                    "it was written; check the file system, then run the unit again"
+                )

@@ -1,0 +1,95 @@
+"""A run directory filled by hand: units published through the real door, without any stage."""
+
+import datetime
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipeline.artifacts import Artifact, Unit, publish
+from pipeline.compose import dump
+from pipeline.config import Config
+
+BEGIN = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(hours=1)
+
+Publish = Callable[..., Artifact]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """An empty run of two epochs with two shards each and two tasks."""
+    config = Config.model_validate(
+        {
+            "name": "made",
+            "epochs": 2,
+            "simulator": {"tasks": ["open", "close"]},
+            "rollout": {"shards": 2, "episodes": 8, "num_envs": 2},
+            "evaluate": {"episodes": 4},
+        }
+    )
+    directory = tmp_path / "runs" / "made"
+    directory.mkdir(parents=True)
+    (directory / "config.yaml").write_text(dump(config))
+    return directory
+
+
+@pytest.fixture
+def put(run: Path) -> Publish:
+    """Publishes a unit: `put("rollout", 1, 0, start=60, seconds=10, metrics={...}, files={name: text})`."""
+
+    def put(
+        stage: str,
+        epoch: int,
+        shard: int | None = None,
+        *,
+        start: float = 0.0,
+        seconds: float = 10.0,
+        metrics: dict[str, float] | None = None,
+        files: dict[str, str] | None = None,
+    ) -> Artifact:
+        unit = Unit(epoch, stage, shard)
+        scratch = run / "attempts" / str(unit) / "1" / "scratch"
+        for name, text in (files or {"metrics.jsonl": ""}).items():
+            (scratch / name).parent.mkdir(parents=True, exist_ok=True)
+            (scratch / name).write_text(text)
+        describe = {
+            "unit": str(unit),
+            "part": stage,
+            "attempt": 1,
+            "inputs": {},
+            "config_digest": "0",
+            "code_revision": "0",
+            "seed": 0,
+            "metrics": metrics or {},
+            "seconds": {"total": seconds},
+            "started": (BEGIN + datetime.timedelta(seconds=start)).isoformat(),
+            "host": "here",
+            "job_id": "1",
+            "versions": {},
+        }
+        return publish(scratch, run / unit.marker, describe)
+
+    return put
+
+
+@pytest.fixture
+def evaluate(put: Publish) -> Publish:
+    """Publishes an evaluation: `evaluate(0, {"open": "++-"}, start=60)`, a letter an episode, `+` for success."""
+
+    def evaluate(epoch: int, outcomes: dict[str, str], *, first_seed: int = 0, **described: float) -> Artifact:
+        lines = [
+            json.dumps({"task": task, "seed": first_seed + seed, "success": letter == "+", "steps": 9, "return": 1.0})
+            for task, letters in outcomes.items()
+            for seed, letter in enumerate(letters)
+        ]
+        letters = "".join(outcomes.values())
+        return put(
+            "evaluate",
+            epoch,
+            metrics={"env/success_rate": letters.count("+") / len(letters)},
+            files={"episodes.jsonl": "\n".join(lines) + "\n", "videos/open-0000.mp4": "film"},
+            **described,
+        )
+
+    return evaluate
