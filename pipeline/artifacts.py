@@ -140,7 +140,8 @@ class Artifact:
         shard = "" if unit.shard is None else f" --shard {unit.shard}"
         run = self.path.parents[len(Path(unit.outputs[self.manifest.part]).parts) - 1]
         return UserError(
-            f"{self.path} is damaged: {what}; to make it again: baton rerun {run} {unit.stage} --epoch {unit.epoch}{shard}"
+            f"{self.path} is damaged: {what}; to make it again: "
+            f"baton rerun {run} {unit.stage} --epoch {unit.epoch}{shard}"
         )
 
 

@@ -60,8 +60,7 @@ def run(
     from pipeline import orchestrator, rundir
     from pipeline.compose import compose
     from pipeline.report.live import View
-    from pipeline.report.results import write_result
-    from pipeline.report.tables import final_table
+    from pipeline.report.tables import TABLE, write_report
 
     composed = compose(config, overrides or [])
     if dry_run:
@@ -71,13 +70,13 @@ def run(
     console = _console()
     try:
         with View(console) as view:
-            orchestrator.drive(directory, view)
+            orchestrator.drive(directory, view, conclude=write_report)
     except KeyboardInterrupt:
         again = shlex.join(["baton", "run", str(config), *(overrides or [])])
         print(f"\ndetached: the units that run go on; no new ones start until you reattach: {again}", file=sys.stderr)
         print(f"to look: baton status {directory}; to stop them: baton cancel {directory}", file=sys.stderr)
         raise
-    console.print(final_table(directory, write_result(directory)), soft_wrap=True)
+    console.print((directory / TABLE).read_text(), end="", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -98,11 +97,11 @@ def status(
 @app.command()
 def report(run: RunArgument) -> None:
     """Show what a run came to so far, and write its result.json."""
-    from pipeline.report.results import write_result
-    from pipeline.report.tables import final_table
+    from pipeline.report.tables import TABLE, write_report
 
     directory = find_run(run)
-    _console().print(final_table(directory, write_result(directory)))
+    write_report(directory)
+    print((directory / TABLE).read_text(), end="")
 
 
 @app.command()

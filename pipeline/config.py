@@ -70,11 +70,13 @@ class Simulator(Block):
         """Refuse frequencies that do not divide."""
         if self.physics_frequency % self.action_frequency:
             raise ValueError(
-                f"physics_frequency {self.physics_frequency} is not a multiple of action_frequency {self.action_frequency}"
+                f"physics_frequency {self.physics_frequency} is not a multiple of "
+                f"action_frequency {self.action_frequency}"
             )
         if self.action_frequency % self.rendering_frequency:
             raise ValueError(
-                f"rendering_frequency {self.rendering_frequency} does not divide action_frequency {self.action_frequency}"
+                f"rendering_frequency {self.rendering_frequency} does not divide "
+                f"action_frequency {self.action_frequency}"
             )
         return self
 
@@ -111,6 +113,8 @@ class Demonstrate(Workers):
     """steps between two recorded observations of an episode; each is followed by the next K actions"""
     perturbation: Probability = 0.04
     """chance a step that a burst of random motion begins, from which the expert recovers"""
+    max_episode_steps: Count | None = None
+    """the expert's own step limit, where it may take longer than the policy; null: the simulator's"""
     only_success: bool = True
     """leave out episodes in which the expert failed"""
 

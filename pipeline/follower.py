@@ -45,24 +45,26 @@ def following(run: Path, config: Config, say: Callable[[str], None]) -> Iterator
 
 def _start(run: Path, *options: str) -> subprocess.Popen[bytes]:
     path = os.pathsep.join(filter(None, (str(rundir.package_root()), os.environ.get("PYTHONPATH"))))
-    with (run / LOG).open("ab") as log:
-        # A session of its own: Ctrl-C is for the orchestrator, which then tells it to catch up.
-        return subprocess.Popen(
-            [sys.executable, "-m", "pipeline.tracking", str(run), *options],
-            env={**os.environ, "PYTHONPATH": path},
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
+    # The child inherits the mask: a SIGTERM that comes before it is up waits until it takes signals.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        with (run / LOG).open("ab") as log:
+            # A session of its own: Ctrl-C is for the orchestrator, which then tells it to catch up.
+            return subprocess.Popen(
+                [sys.executable, "-m", "pipeline.tracking", str(run), *options],
+                env={**os.environ, "PYTHONPATH": path},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _finish(child: subprocess.Popen[bytes], run: Path, say: Callable[[str], None]) -> None:
     child.terminate()
-    code = _wait(child)
-    if code == -signal.SIGTERM:
-        code = _wait(_start(run))  # it was not yet up when it was told to finish
-    if code:
+    if _wait(child):
         say(f"tracking is incomplete (see {run / LOG}): `baton track {run}` writes what is missing")
 
 

@@ -28,6 +28,12 @@ from slurm.states import State
 # After its artifact is out, a stage may take this long to close its simulators before it is ended.
 CLOSING_SECONDS = 30.0
 LOG_LINES = 15
+# glibc gives freed blocks back to the kernel and faults them in again at every step of a small policy: keep them.
+ALLOCATOR = {
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(2**32),
+    "MALLOC_TOP_PAD_": str(2**26),
+}
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
@@ -40,6 +46,7 @@ def drive(
     run: Path,
     show: Callable[[Snapshot], None],
     *,
+    conclude: Callable[[Path], object] = lambda run: None,
     say: Callable[[str], None] = to_stderr,
     launcher: Launcher | None = None,
     stages_package: str = "stages",
@@ -52,6 +59,7 @@ def drive(
     Args:
         run: the run directory.
         show: called with the state of the run whenever it has changed.
+        conclude: called once all is published, before tracking ends, so that what it writes is tracked too.
         say: shows one line to the user.
         launcher: how units reach a machine; None: as processes of this one.
         stages_package: package whose modules do the work.
@@ -84,6 +92,7 @@ def drive(
                 show(snapshot)
                 shown = snapshot
             if finished:
+                conclude(run)
                 return snapshot
             time.sleep(config.slurm.poll_seconds)
 
@@ -102,6 +111,8 @@ class Loop:
         """
         self._run, self._launcher, self._package, self._cores = run, launcher, stages_package, cores
         self._id: str = rundir.identity(run)["id"]
+        code = rundir.code_identity()
+        self._revision = code["revision"] or f"sources {str(code['digest'])[:12]}"
         self._closing: dict[str, float] = {}  # key -> when its artifact was first seen while the job went on
         self._kept: set[Unit] = set()  # what was done when retention was last looked at
 
@@ -193,7 +204,12 @@ class Loop:
             module=f"{self._package}.{plan.module}",
             arguments=(str(self._run), "--epoch", str(unit.epoch), *shard, "--attempt", str(attempt)),
             folder=attempt_directory(self._run, unit, attempt),
-            environment={"PYTHONPATH": path, **dict.fromkeys(THREAD_VARIABLES, str(plan.threads))},
+            environment={
+                "PYTHONPATH": path,
+                "BATON_CODE_REVISION": self._revision,
+                **ALLOCATOR,
+                **dict.fromkeys(THREAD_VARIABLES, str(plan.threads)),
+            },
             timeout_minutes=config.slurm.timeout_minutes,
         )
         self._record_submitted(unit, attempt, self._launcher.submit(request))

@@ -242,9 +242,9 @@ class Player:
         return torch.from_numpy(np.stack(rows)).to(self._policy.device)
 
     def _observation(self, seen: list[Seen], worlds: list[_World]) -> Observation:
-        parts = (np.stack([getattr(one, name) for one in seen]) for name in ("head", "wrist", "proprio"))
+        head, wrist, proprio = (np.stack([getattr(o, name) for o in seen]) for name in ("head", "wrist", "proprio"))
         instructions = [self._instructions[world.planned.task] for world in worlds]
-        return Observation.from_arrays(*parts, instructions).to(self._policy.device)
+        return Observation.from_arrays(head, wrist, proprio, instructions).to(self._policy.device)
 
 
 def _row(seen: Seen, i: int) -> Seen:

@@ -112,15 +112,17 @@ def in_order(plan: list[Planned], episodes: Iterable[Played]) -> Iterator[Played
 
 
 def demonstrate(work: Work) -> None:
-    """Let the expert play the shard's episodes; keep an observation every `stride` steps with the actions that follow."""
+    """Let the expert play the shard's episodes; keep what is seen every `stride` steps and the actions that follow."""
     config, stage = work.config, work.config.demonstrate
     plan = schedule.demonstrations(config, shard_of(work))
     if config.policy.chunk < stage.stride:
         raise UserError(
-            f"{work.run / 'config.yaml'}: demonstrate.stride={stage.stride} is more than policy.chunk="
-            f"{config.policy.chunk}: actions between two observations would be lost; set it to {config.policy.chunk} or less"
+            f"{work.run / 'config.yaml'}: demonstrate.stride={stage.stride} is more than "
+            f"policy.chunk={config.policy.chunk}, and actions between two observations would be lost; "
+            f"set it to {config.policy.chunk} or less"
         )
-    with open_pool(work, stage, expert_perturbation=stage.perturbation) as pool:
+    limit = stage.max_episode_steps or config.simulator.max_episode_steps
+    with open_pool(work, stage, expert_perturbation=stage.perturbation, max_episode_steps=limit) as pool:
         spec = shard_spec(work, pool.spec, "demonstration")
         failures = kept = 0
         with ShardWriter(work.scratch("demonstrate"), spec, attributes(work, pool.spec, None)) as writer:
@@ -174,10 +176,10 @@ def expert_episodes(work: Work, pool: SimulatorPool, plan: list[Planned]) -> Ite
                         }
                     )
                 over = result.terminated | result.truncated
-                for row in np.flatnonzero(over):
+                for row in np.flatnonzero(over).tolist():
                     ends[slots[row]] = bool(result.success[row]), bool(result.terminated[row])
                 going = np.flatnonzero(~over)
-                slots = [slots[row] for row in going]
+                slots = [slots[row] for row in going.tolist()]
                 seen = type(seen)(*(getattr(acted.observation, name)[going] for name in ("head", "wrist", "proprio")))
         for slot, planned in enumerate(wave):
             yield windows(planned, parts[slot], *ends[slot], chunk)

@@ -182,8 +182,8 @@ def run_stage(stage: str, do: Callable[[Work], None], argv: list[str] | None = N
 def run_ranked_stage(stage: str, do: Callable[[Work, Rank, torch.device], None]) -> int:
     """Carry out one unit of a training stage on its data-parallel ranks.
 
-    Started as one process where the config asks for several, this starts the ranks on this machine and waits; started as
-    a rank (by itself, srun or torchrun), it does the rank's share, and rank 0 publishes.
+    Started as one process where the config asks for several, this starts the ranks on this machine and waits; started
+    as a rank (by itself, srun or torchrun), it does the rank's share, and rank 0 publishes.
 
     Args:
         stage: name of the stage's module.
@@ -209,8 +209,8 @@ def run_ranked_stage(stage: str, do: Callable[[Work, Rank, torch.device], None])
             return
         if rank.size != layout.processes:
             raise UserError(
-                f"{work.run / 'config.yaml'}: {stage}.processes={layout.processes}, but {rank.size} ranks were started; "
-                f"start {layout.processes}"
+                f"{work.run / 'config.yaml'}: {stage}.processes={layout.processes}, "
+                f"but {rank.size} ranks were started; start {layout.processes}"
             )
         work.publishes = rank.first
         prepare_torch(layout.threads)

@@ -9,6 +9,7 @@ Reads every shard of the epoch, computes advantages over whole episodes, and goe
 from __future__ import annotations
 
 import dataclasses
+import functools
 import sys
 
 import numpy as np
@@ -44,9 +45,9 @@ def update(work: Work, rank: Rank, device: torch.device) -> None:
         policy = policies.load(work.policy(epoch - 1), device, config.policy.precision)
         reference = policies.load(work.policy(0), device, config.policy.precision) if config.algorithm.kl_coef else None
     with work.phases("advantages"):
-        batch = prepare(config.algorithm, rollouts)
         mine = np.arange(rank.index, len(rollouts), rank.size)
-        batch = batch.rows(mine, rollouts).to(device)
+        targets = prepare(config.algorithm, rollouts)[mine].to(device)
+        seen = observe(rollouts, mine).to(device)
     with work.phases("initialise"):
         engine = Engine(
             policy,
@@ -60,18 +61,16 @@ def update(work: Work, rank: Rank, device: torch.device) -> None:
         value_only = epoch <= stage.value_only_epochs
         policy_share = 0.0 if value_only else min(1.0, epoch / (stage.lr_warmup_epochs + 1))
         engine.set_lr(policy_share, value=1.0)
-        proximal = log_probs_of(policy, batch, config) if config.rollout.staleness else None
-        anchors = log_probs_of(reference, batch, config) if reference is not None else None
+        proximal = log_probs_of(policy, seen, targets, config) if config.rollout.staleness else None
+        anchors = log_probs_of(reference, seen, targets, config) if reference is not None else None
     logged: list[dict[str, float]] = []
     with work.phases("train"):
         minibatches = plan_minibatches(config, epoch, rank, len(mine), len(rollouts))
         for step, rows in enumerate(minibatches):
             pieces = np.array_split(rows, -(-len(rows) // (stage.micro_batch or len(rows))))
             for piece in pieces:
-                part = batch.select(piece)
-                evaluation = engine(
-                    "evaluate_actions", part.observation, part.taken, temperature=config.rollout.temperature
-                )
+                part = targets[piece]
+                evaluation = engine("evaluate_actions", seen[piece], part.taken, temperature=config.rollout.temperature)
                 loss, metrics = losses(
                     config.algorithm,
                     part,
@@ -94,16 +93,15 @@ def update(work: Work, rank: Rank, device: torch.device) -> None:
     work.summary |= {name: float(np.mean([one[name] for one in logged])) for name in logged[0]}
     work.summary["actor/lr"] = stage.optimizer.lr * policy_share
     work.summary["actor/ratio_max"] = max(one["actor/ratio_max"] for one in logged)
-    work.summary["actor/explained_variance"] = float(explained_variance(batch.values, batch.returns))
+    work.summary["actor/explained_variance"] = float(explained_variance(targets.values, targets.returns))
     work.summary["actor/decisions"] = float(len(rollouts))
 
 
 @dataclasses.dataclass(frozen=True)
-class Batch:
-    """Decisions to learn from, D of them on this rank.
+class Targets:
+    """What the objective needs to know of decisions, D of them.
 
     Attributes:
-        observation: what was seen.
         taken: tokens [D, K, A].
         log_probs: of the policy that acted, [D, K, A].
         values: of the policy that acted, [D].
@@ -112,7 +110,6 @@ class Batch:
         mask: bool [D, K], steps that count.
     """
 
-    observation: Observation | None
     taken: Tensor
     log_probs: Tensor
     values: Tensor
@@ -120,29 +117,23 @@ class Batch:
     returns: Tensor
     mask: Tensor
 
-    def rows(self, decisions: np.ndarray, rollouts: Trajectories) -> Batch:
-        """The decisions of one rank, with their images read from the shards."""
-        head, wrist = rollouts.images(decisions)
-        instructions = rollouts.instructions_of(decisions)
-        seen = Observation.from_arrays(head, wrist, rollouts.proprio[decisions], instructions)
-        return dataclasses.replace(self.select(decisions), observation=seen)
-
-    def select(self, rows: np.ndarray) -> Batch:
+    def __getitem__(self, rows: np.ndarray) -> Targets:
         """Some decisions."""
         index = torch.from_numpy(rows).to(self.values.device)
-        seen = None if self.observation is None else self.observation[rows]
-        return Batch(seen, *(getattr(self, name)[index] for name in TENSORS))
+        return Targets(*(getattr(self, field.name)[index] for field in dataclasses.fields(self)))
 
-    def to(self, device: torch.device) -> Batch:
+    def to(self, device: torch.device) -> Targets:
         """The same decisions on another device."""
-        seen = None if self.observation is None else self.observation.to(device)
-        return Batch(seen, *(getattr(self, name).to(device) for name in TENSORS))
+        return Targets(*(getattr(self, field.name).to(device) for field in dataclasses.fields(self)))
 
 
-TENSORS = ("taken", "log_probs", "values", "advantages", "returns", "mask")
+def observe(rollouts: Trajectories, decisions: np.ndarray) -> Observation:
+    """What was seen at some decisions; their images are read from the shards."""
+    head, wrist = rollouts.images(decisions)
+    return Observation.from_arrays(head, wrist, rollouts.proprio[decisions], rollouts.instructions_of(decisions))
 
 
-def prepare(algorithm: Algorithm, rollouts: Trajectories) -> Batch:
+def prepare(algorithm: Algorithm, rollouts: Trajectories) -> Targets:
     """Compute advantages and returns over whole episodes.
 
     Args:
@@ -150,7 +141,7 @@ def prepare(algorithm: Algorithm, rollouts: Trajectories) -> Batch:
         rollouts: all shards of the epoch, D decisions.
 
     Returns:
-        The epoch's decisions, without their images.
+        The epoch's decisions.
 
     Raises:
         UserError: the shards hold no tokens, or nothing in them tells better from worse.
@@ -176,8 +167,7 @@ def prepare(algorithm: Algorithm, rollouts: Trajectories) -> Batch:
         advantages, kept = episode_grpo(rewards, executed, episodes, groups, lower=lower, upper=upper)
         returns = torch.zeros_like(values)
         mask = executed & kept[:, None]
-    return Batch(
-        None,
+    return Targets(
         torch.from_numpy(rollouts.tokens.astype(np.int64)),
         torch.from_numpy(rollouts.log_probs),
         values,
@@ -189,7 +179,7 @@ def prepare(algorithm: Algorithm, rollouts: Trajectories) -> Batch:
 
 def losses(
     algorithm: Algorithm,
-    part: Batch,
+    part: Targets,
     evaluation: policies.Evaluation,
     steered: Tensor,
     proximal: Tensor | None,
@@ -211,17 +201,15 @@ def losses(
         The loss, and metrics by the mission's names.
     """
     new, old, entropy = (x[..., steered] for x in (evaluation.log_probs, part.log_probs, evaluation.entropy))
-    clip = {
-        "level": algorithm.log_prob_level,
-        "clip_low": algorithm.clip_ratio_low,
-        "clip_high": algorithm.clip_ratio_high,
-        "dual_clip": algorithm.clip_ratio_c,
-    }
-    if proximal is None:
-        policy_loss, metrics = actor_loss(new, old, part.advantages, part.mask, **clip)
-    else:
-        near = proximal[..., steered]
-        policy_loss, metrics = decoupled_actor_loss(new, old, near, part.advantages, part.mask, **clip)
+    clipped = functools.partial(
+        actor_loss if proximal is None else decoupled_actor_loss,
+        level=algorithm.log_prob_level,
+        clip_low=algorithm.clip_ratio_low,
+        clip_high=algorithm.clip_ratio_high,
+        dual_clip=algorithm.clip_ratio_c,
+    )
+    behaviour = (old,) if proximal is None else (old, proximal[..., steered])
+    policy_loss, metrics = clipped(new, *behaviour, part.advantages, part.mask)
     mean_entropy = masked_mean(entropy, part.mask)
     loss = policy_loss - algorithm.entropy_coef * mean_entropy
     if anchors is not None:
@@ -245,14 +233,14 @@ def losses(
 
 
 @torch.no_grad()
-def log_probs_of(policy: Policy, batch: Batch, config: Config) -> Tensor:
-    """Log-probs [D, K, A] that a policy gives to the batch's actions."""
+def log_probs_of(policy: Policy, seen: Observation, targets: Targets, config: Config) -> Tensor:
+    """Log-probs [D, K, A] that a policy gives to the actions taken."""
     size = config.update.micro_batch or config.update.minibatch
-    parts = [
-        batch.select(rows) for rows in np.split(np.arange(len(batch.values)), range(size, len(batch.values), size))
-    ]
+    parts = np.split(np.arange(len(seen)), range(size, len(seen), size))
     temperature = config.rollout.temperature
-    return torch.cat([policy.evaluate_actions(p.observation, p.taken, temperature).log_probs for p in parts])
+    return torch.cat(
+        [policy.evaluate_actions(seen[rows], targets[rows].taken, temperature).log_probs for rows in parts]
+    )
 
 
 def plan_minibatches(config: Config, epoch: int, rank: Rank, mine: int, everything: int) -> list[np.ndarray]:

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console, RenderableType
 from rich.console import Group as Lines
-from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.artifacts import STAGES, attempt_directory
+from pipeline.artifacts import STAGES, attempt_directory, write_synced
 from pipeline.config import Config
 from pipeline.ledger import Snapshot, UnitState
 from pipeline.plan import UnitPlan
 from pipeline.report import progress
 from pipeline.report.progress import duration, percent
-from pipeline.report.results import Rate, Result
+from pipeline.report.results import Rate, Result, write_result
 
+TABLE = "result.txt"
+WIDTH = 100
 LOGS = ("*_log.out", "log.txt", "*_log.err")
 
 
@@ -109,6 +112,15 @@ def plan_table(config: Config, plans: Sequence[UnitPlan], cores: int) -> Rendera
     directory = Path(config.runs_dir) / config.name
     total = f"{len(plans)} units into {directory} on {cores} cores; a dry run: nothing was written"
     return Lines(table, Text(""), Text(total))
+
+
+def write_report(run: Path) -> None:
+    """Write a run's result as `result.json` and, for people, as `result.txt`."""
+    result = write_result(run)
+    text = io.StringIO()
+    Console(file=text, width=WIDTH).print(final_table(run, result), soft_wrap=True)
+    lines = [line.rstrip() for line in text.getvalue().splitlines()]
+    write_synced(run / TABLE, ("\n".join(lines) + "\n").encode())
 
 
 def final_table(run: Path, result: Result) -> RenderableType:

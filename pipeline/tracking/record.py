@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import rundir
-from pipeline.artifacts import MANIFEST, Artifact, Unit, checksum, open_artifact
+from pipeline.artifacts import MANIFEST, STAGES, Artifact, Unit, checksum, open_artifact
 from pipeline.config import Config
 from pipeline.errors import UserError
 from pipeline.plan import make_plan
@@ -218,7 +218,8 @@ def manifests(run: Path) -> list[Path]:
     """The manifests that mark units as done."""
     epochs = run / "epochs"
     found = [*epochs.glob(f"*/*/{MANIFEST}"), *epochs.glob(f"*/*/shard-*/{MANIFEST}")]
-    return [path for path in found if str(path.parent.relative_to(run)) == _unit_at(path.parent).marker]
+    units = ((path, _unit_at(path.parent)) for path in found)
+    return [p for p, unit in units if unit.stage in STAGES and str(p.parent.relative_to(run)) == unit.marker]
 
 
 def fingerprint(run: Path) -> frozenset[tuple[str, int, int]]:
