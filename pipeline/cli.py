@@ -70,7 +70,7 @@ def run(
     console = _console()
     try:
         with View(console) as view:
-            orchestrator.drive(directory, view, conclude=write_report)
+            orchestrator.drive(directory, view, conclude=lambda _: write_report(directory))
     except KeyboardInterrupt:
         again = shlex.join(["baton", "run", str(config), *(overrides or [])])
         print(f"\ndetached: the units that run go on; no new ones start until you reattach: {again}", file=sys.stderr)

@@ -28,7 +28,7 @@ def main() -> int:
 
 
 def evaluate(work: Work) -> None:
-    """Play every held-out episode; write `episodes.jsonl`, films and the success rates."""
+    """Play every held-out episode; write `episodes.jsonl`, `simulator.json`, films and the success rates."""
     config, stage = work.config, work.config.evaluate
     with work.phases("load"):
         device = prepare_torch(stage.threads)
@@ -40,6 +40,8 @@ def evaluate(work: Work) -> None:
     outcomes: dict[int, Played] = {}
     with open_pool(work, stage) as pool:
         instructions = {task.name: task.instruction for task in pool.spec.tasks}
+        about = {"name": pool.spec.name, "version": pool.spec.version, "renderer": pool.spec.renderer}
+        (scratch / "simulator.json").write_text(json.dumps(about) + "\n")
         player = Player(
             pool,
             policy,

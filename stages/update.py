@@ -40,14 +40,16 @@ def update(work: Work, rank: Rank, device: torch.device) -> None:
     """Train on the epoch's rollouts and write the policy and the optimizer's state."""
     config, stage, epoch = work.config, work.config.update, work.unit.epoch
     with work.phases("load"):
-        shards = [work.require(Unit(epoch, "rollout", s)) for s in range(config.rollout.shards)]
-        rollouts = concatenate([read(path) for path in shards])
+        with work.phases("read shards"):
+            shards = [work.require(Unit(epoch, "rollout", s)) for s in range(config.rollout.shards)]
+            rollouts = concatenate([read(path) for path in shards])
         policy = policies.load(work.policy(epoch - 1), device, config.policy.precision)
         reference = policies.load(work.policy(0), device, config.policy.precision) if config.algorithm.kl_coef else None
     with work.phases("advantages"):
         mine = np.arange(rank.index, len(rollouts), rank.size)
         targets = prepare(config.algorithm, rollouts)[mine].to(device)
-        seen = observe(rollouts, mine).to(device)
+        with work.phases("read shards"):
+            seen = observe(rollouts, mine).to(device)
     with work.phases("initialise"):
         engine = Engine(
             policy,

@@ -57,6 +57,7 @@ class Result:
         success_by_epoch: of every evaluation.
         seconds: of each stage, summed over its units, which may have run side by side.
         wall_seconds: from the start of the first published unit to the publishing of the last, pauses included.
+        simulator: name, version and renderer of the newest evaluation's simulator; None without one.
         evaluations: published directories behind `warm_start` and `rl`, relative to the run.
         videos: films of those evaluations, relative to the run.
     """
@@ -69,6 +70,7 @@ class Result:
     success_by_epoch: dict[int, float]
     seconds: dict[str, float]
     wall_seconds: float
+    simulator: dict[str, str] | None
     evaluations: list[str]
     videos: list[str]
 
@@ -105,6 +107,7 @@ def collect(run: Path) -> Result:
         success_by_epoch={epoch: each.success for epoch, each in sorted(scores.items())},
         seconds=stage_seconds(artifacts),
         wall_seconds=_wall_seconds(artifacts),
+        simulator=_simulator(evaluations[-1]) if evaluations else None,
         evaluations=[str(artifact.path.relative_to(run)) for artifact in evaluations],
         videos=[
             str((artifact.path / name).relative_to(run))
@@ -176,6 +179,13 @@ def stage_seconds(artifacts: dict[Unit, Artifact]) -> dict[str, float]:
     for unit, artifact in artifacts.items():
         seconds[unit.stage] += artifact.manifest.seconds["total"]
     return dict(seconds)
+
+
+def _simulator(evaluation: Artifact) -> dict[str, str] | None:
+    if "simulator.json" not in evaluation.manifest.files:
+        return None
+    about: dict[str, str] = json.loads((evaluation.path / "simulator.json").read_text())
+    return about
 
 
 def _rate(episodes: list[Episode]) -> Rate:

@@ -164,6 +164,7 @@ def _policy(result: Result) -> str | None:
 def _places(run: Path, result: Result) -> list[str]:
     folders = sorted({str((run / video).parent) for video in result.videos})
     return [
+        *(f"simulator: {s['name']} {s['version']}, rendered by {s['renderer']}" for s in [result.simulator] if s),
         f"results:   {run / 'result.json'}",
         *(f"evaluated: {run / path}" for path in result.evaluations),
         *(f"videos:    {folder}" for folder in folders),

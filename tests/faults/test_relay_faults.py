@@ -1,0 +1,194 @@
+"""The real relay, tiny: whatever is killed whenever, the same command ends in the same policy, bit for bit."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pipeline.artifacts import Unit, open_artifact
+
+pytestmark = pytest.mark.slow
+
+RECIPE = """
+epochs: 2
+simulator:
+  tasks: [pick_onto_plate]
+  image_size: 32
+  max_episode_steps: 24
+  options: {object_size: 0.05, plate_radius: 0.09, spread: 0.2, arms: right, renderer: raycast}
+policy: {precision: fp32, chunk: 8}
+demonstrate: {episodes: 4, num_envs: 2, stride: 8, max_episode_steps: 60}
+sft: {steps: 4, batch: 8, threads: 1, optimizer: {name: muon, lr: 2.0e-3}}
+rollout: {episodes: 8, shards: 2, num_envs: 2}
+update: {minibatch: 8, threads: 1, processes: 1}
+evaluate: {episodes: 4, num_envs: 4, num_workers: 2, threads: 1}
+video_cfg: {episodes: 1}
+trainer: {logger: {mlflow: {enable: false}}}
+"""
+
+
+def command(recipe: Path, *overrides: str) -> list[str]:
+    runs = f"runs_dir={recipe.parent / 'runs'}"
+    return [sys.executable, "-c", "from pipeline.cli import main; main()", "run", str(recipe), runs, *overrides]
+
+
+def relay(recipe: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(recipe, *overrides), capture_output=True, text=True, timeout=500)
+
+
+def processes_of(run: Path) -> list[psutil.Process]:
+    """Stages and simulator workers of a run; they name its directory, or descend from one that does."""
+    found: dict[int, psutil.Process] = {}
+    for process in psutil.process_iter():
+        try:
+            if str(run) in " ".join(process.cmdline()) and process.pid != os.getpid():
+                found |= {p.pid: p for p in [process, *process.children(recursive=True)]}
+        except psutil.Error:
+            continue
+    return list(found.values())
+
+
+def policies(run: Path) -> dict[str, str]:
+    """Digest of every artifact that carries numbers on, whatever attempt made it."""
+    units = [Unit(0, "sft"), Unit(1, "update"), Unit(2, "update")]
+    places = {unit.outputs["policy"]: run / unit.outputs["policy"] for unit in units}
+    digests = {}
+    for name, path in places.items():
+        artifact = open_artifact(path)
+        assert artifact is not None, f"{path} is not published"
+        digests[name] = artifact.verify().digest
+    return digests
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    recipe = folder / "tiny.yaml"
+    recipe.write_text(RECIPE)
+    done = relay(recipe)
+    assert done.returncode == 0, done.stderr + done.stdout
+    return recipe
+
+
+def test_the_relay_ends_with_a_result(undisturbed):
+    run = undisturbed.parent / "runs" / "tiny"
+    assert (run / "result.json").is_file()
+    assert "warm start" in (run / "result.txt").read_text()
+    assert len(list(run.glob("epochs/0002/evaluate/videos/*.mp4"))) == 1
+    assert relay(undisturbed).returncode == 0, "a run that is done is only shown again"
+
+
+def test_kills_at_random_moments_change_nothing(undisturbed, tmp_path):
+    seed = random.SystemRandom().randrange(2**32)
+    print(f"seed {seed}")  # shown by pytest when this fails
+    rng = random.Random(seed)
+    recipe = tmp_path / "tiny.yaml"
+    recipe.write_text(RECIPE)
+    run = tmp_path / "runs" / "tiny"
+    killed: list[str] = []
+    deadline = time.monotonic() + 450
+    while True:
+        orchestrator = subprocess.Popen(
+            command(recipe, "max_attempts=50"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        try:
+            while orchestrator.poll() is None and len(killed) < 6:
+                time.sleep(rng.uniform(2.0, 7.0))
+                victims = [*processes_of(run)]
+                stages = [p for p in victims if p.pid != orchestrator.pid]
+                victim = rng.choice(stages) if stages and rng.random() < 0.7 else psutil.Process(orchestrator.pid)
+                try:
+                    killed.append(" ".join(victim.cmdline())[-60:])
+                    victim.send_signal(signal.SIGKILL)
+                except psutil.Error:
+                    continue
+            output, _ = orchestrator.communicate(timeout=max(1.0, deadline - time.monotonic()))
+        finally:
+            orchestrator.kill()
+        if orchestrator.returncode == 0:
+            break
+        assert orchestrator.returncode == -signal.SIGKILL, f"seed {seed}, after killing {killed}:\n{output}"
+    assert killed
+    assert policies(run) == policies(undisturbed.parent / "runs" / "tiny"), f"seed {seed}, after killing {killed}"
+
+
+def damaged(undisturbed: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """A copy of the run as it was before its last update."""
+    recipe = tmp_path / "tiny.yaml"
+    recipe.write_text(RECIPE)
+    shutil.copytree(undisturbed.parent / "runs", tmp_path / "runs")
+    run = tmp_path / "runs" / "tiny"
+    for name in ("update", "engine", "evaluate"):
+        shutil.rmtree(run / "epochs" / "0002" / name)
+    shutil.rmtree(run / "policies" / "0002")
+    config = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(config.replace(str(undisturbed.parent / "runs"), str(tmp_path / "runs")))
+    return recipe, run
+
+
+def test_a_cut_or_edited_shard_is_named_with_its_remedy_which_works(undisturbed, tmp_path):
+    recipe, run = damaged(undisturbed, tmp_path)
+    shard = run / "epochs/0002/rollout/shard-0001"
+    victim = sorted(shard.glob("observations/head/c/**/*"))[-1]
+    victim.write_bytes(victim.read_bytes()[:-7])
+    refused = relay(recipe)
+    assert refused.returncode == 2
+    lines = [line for line in refused.stderr.splitlines() if "damaged" in line]
+    assert len(lines) == 1
+    assert "Traceback" not in refused.stderr
+    remedy = f"rerun {run} rollout --epoch 2 --shard 1"
+    assert f"baton {remedy}" in lines[0]
+    baton = [sys.executable, "-c", "from pipeline.cli import main; main()"]
+    assert subprocess.run([*baton, *remedy.split()], capture_output=True).returncode == 0
+    again = relay(recipe)
+    assert again.returncode == 0, again.stderr
+    assert policies(run) == policies(undisturbed.parent / "runs" / "tiny")
+
+
+def test_a_stage_alone_does_one_unit_as_the_orchestrator_would(undisturbed, tmp_path):
+    _, run = damaged(undisturbed, tmp_path)
+    alone = [sys.executable, "-m", "stages.update", str(run), "--epoch", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(alone, capture_output=True, text=True, env=environment, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert policies(run) == policies(undisturbed.parent / "runs" / "tiny")
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("simulator.tasks=[fold_laundry]", "pick_onto_plate"),
+        ("rollout.num_workers=500", "rollout.num_workers"),
+        ("simulator.options={object_sise: 0.05}", "object_size"),
+        ("rollout.episods=8", "episodes"),
+    ],
+)
+def test_a_mistake_is_one_clear_line_and_exit_code_2(tmp_path, override, says):
+    recipe = tmp_path / "tiny.yaml"
+    recipe.write_text(RECIPE)
+    refused = relay(recipe, override)
+    assert refused.returncode == 2
+    assert says in refused.stderr
+    assert "Traceback" not in refused.stderr + refused.stdout
+
+
+def test_a_full_disk_is_one_clear_line_and_loses_nothing(undisturbed, tmp_path):
+    _, run = damaged(undisturbed, tmp_path)
+    attempt = run / "attempts" / "e0002-update" / "7"
+    attempt.mkdir(parents=True)
+    (attempt / "metrics.jsonl").symlink_to("/dev/full")
+    alone = [sys.executable, "-m", "stages.update", str(run), "--epoch", "2", "--attempt", "7"]
+    refused = subprocess.run(alone, capture_output=True, text=True, timeout=200)
+    assert refused.returncode == 2, refused.stderr
+    assert "the disk is full" in refused.stderr
+    assert not (run / "epochs/0002/update").exists()
+    assert not (attempt / "scratch").exists(), "what was half written is gone"
