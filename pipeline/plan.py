@@ -72,8 +72,8 @@ def evaluation_epochs(config: Config) -> set[int]:
 
 
 def by_urgency(plans: Iterable[UnitPlan]) -> list[UnitPlan]:
-    """Sort units that may start: what the next policy waits for first, evaluations last."""
-    return sorted(plans, key=lambda p: (p.unit.stage == "evaluate", p.unit.epoch, ORDER.index(p.unit.stage), p.unit))
+    """Sort units that may start: epoch by epoch, within one what the next policy waits for before the evaluation."""
+    return sorted(plans, key=lambda p: (p.unit.epoch, ORDER.index(p.unit.stage), p.unit))
 
 
 def dependents(plans: Iterable[UnitPlan], unit: Unit) -> tuple[Unit, ...]:

@@ -164,11 +164,11 @@ def run_stage(stage: str, do: Callable[[Work], None], argv: list[str] | None = N
         return 0
     except UserError as error:
         message = str(error)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as error:
+        place = directory or arguments.run
+        if not disk_full(error, place):
             raise
-        place = error.filename or directory or arguments.run
-        message = f"the disk is full: {error.strerror} at {place}; free space and run the same command again"
+        message = f"the disk is full: nothing more can be written to {place}; free space and run the same command again"
     if directory is not None:
         artifacts.clear_scratch(directory)
         try:
@@ -236,6 +236,21 @@ def prepare_torch(threads: int) -> torch.device:
 
     torch.set_num_threads(threads)
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def disk_full(error: Exception, place: Path) -> bool:
+    """Whether an error came of a full disk; writers in C++ and Rust do not tell, so the disk itself is asked too.
+
+    Args:
+        error: what was raised.
+        place: where the unit writes.
+
+    Returns:
+        True if there was no space for it, by the error's number or because not a block is left.
+    """
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return place.exists() and os.statvfs(place).f_bavail == 0
 
 
 def load_config(run: Path) -> Config:

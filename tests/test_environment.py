@@ -1,9 +1,9 @@
 """The two descriptions of the environment say the same, and it is the one the tests run in."""
 
-import tomllib
 from importlib.metadata import version
 from pathlib import Path
 
+import tomllib
 import yaml
 
 ROOT = Path(__file__).parent.parent

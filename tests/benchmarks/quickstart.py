@@ -2,8 +2,8 @@
 
     python tests/benchmarks/quickstart.py [--seeds 0 1 2] [--runs-dir DIR] [key=value ...]
 
-Runs `baton run configs/quickstart.yaml` once a seed, in a fresh run directory, and samples the memory of the whole tree of
-processes (proportional set size, so that shared pages count once). Not a test: it prints what it measures.
+Runs `baton run configs/quickstart.yaml` once a seed, in a fresh run directory, and samples the memory of the whole tree
+of processes (proportional set size, so that shared pages count once). Not a test: it prints what it measures.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     arguments = parser.parse_args()
     runs = arguments.runs_dir or Path(tempfile.mkdtemp(prefix="baton-benchmark-"))
-    print(f"{time.strftime('%Y-%m-%d')}, {psutil.cpu_count()} cores, {platform.platform()}, Python {platform.python_version()}")
+    machine = f"{psutil.cpu_count()} cores, {platform.platform()}, Python {platform.python_version()}"
+    print(f"{time.strftime('%Y-%m-%d')}, {machine}")
     print(f"installed environment: {directory_size(Path(sys.prefix)) / 1e9:.2f} GB\n")
     print("seed  warm start  after RL  points  minutes  peak memory  writing shards  reading shards")
     for seed in arguments.seeds:
@@ -43,7 +44,7 @@ def main() -> None:
             f"{seed:4d}  {before:9.0%}  {after:8.0%}  {100 * (after - before):+6.0f}  {minutes:7.1f}  {peak / 1e9:8.2f} GB"
             f"  {written:>14}  {read:>14}"
         )
-        print(f"      seconds a stage: {({stage: round(s, 1) for stage, s in result['seconds'].items()})}")
+        print(f"      seconds a stage: { ({stage: round(s, 1) for stage, s in result['seconds'].items()}) }")
         print(f"      simulator: {result['simulator']}", flush=True)
 
 

@@ -85,10 +85,11 @@ def test_a_unit_larger_than_the_machine_is_refused_by_name() -> None:
     check_cores(config, make_plan(config), 6)
 
 
-def test_the_next_policy_goes_before_evaluations() -> None:
+def test_an_epoch_is_evaluated_before_the_next_begins_where_both_may_start() -> None:
     config = Config.model_validate({"name": "run", "epochs": 2, "evaluate": {"interval": 1}})
     order = [plan.unit.stage for plan in by_urgency(make_plan(config))]
-    assert order == ["demonstrate", "sft", "rollout", "update", "rollout", "update", "evaluate", "evaluate", "evaluate"]
+    epoch = ["rollout", "update", "evaluate"]
+    assert order == ["demonstrate", "sft", "evaluate", *epoch, *epoch]
 
 
 def test_dependents_reach_everything_made_from_a_unit() -> None:

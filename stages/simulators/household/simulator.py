@@ -56,7 +56,7 @@ class Household(Simulator):
         self._frame: list[np.ndarray | None] = [None] * num_envs
         self.spec = SimulatorSpec(
             name="household",
-            version=f"household {VERSION}, mujoco {mujoco.__version__}",
+            version=f"{VERSION}, mujoco {mujoco.__version__}",
             renderer=self._renderer.name,
             tasks=tasks.described(options.tasks),
             action_dim=controller.ACTION_DIM,
