@@ -40,11 +40,10 @@ def main() -> None:
         result = json.loads((run / "result.json").read_text())
         before, after = result["warm_start"]["success"], result["rl"]["success"]
         written, read = shard_shares(run)
-        print(
-            f"{seed:4d}  {before:9.0%}  {after:8.0%}  {100 * (after - before):+6.0f}  {minutes:7.1f}  {peak / 1e9:8.2f} GB"
-            f"  {written:>14}  {read:>14}"
-        )
-        print(f"      seconds a stage: { ({stage: round(s, 1) for stage, s in result['seconds'].items()}) }")
+        points = 100 * (after - before)
+        print(f"{seed:4d}  {before:9.0%}  {after:8.0%}  {points:+6.0f}  {minutes:7.1f}", end="")
+        print(f"  {peak / 1e9:8.2f} GB  {written:>14}  {read:>14}")
+        print(f"      seconds a stage: {', '.join(f'{stage} {s:.1f}' for stage, s in result['seconds'].items())}")
         print(f"      simulator: {result['simulator']}", flush=True)
 
 

@@ -13,8 +13,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 
 from pipeline.artifacts import Unit, open_artifact
+from stages.trajectories import read
 
 pytestmark = pytest.mark.slow
 
@@ -161,6 +163,29 @@ def test_a_stage_alone_does_one_unit_as_the_orchestrator_would(undisturbed, tmp_
     done = subprocess.run(alone, capture_output=True, text=True, env=environment, timeout=200)
     assert done.returncode == 0, done.stderr
     assert policies(run) == policies(undisturbed.parent / "runs" / "tiny")
+
+
+def test_grpo_on_two_ranks_with_split_optimizer_state(undisturbed, tmp_path):
+    _, run = damaged(undisturbed, tmp_path)
+    for part in ("policies/0001", "epochs/0001", "epochs/0002"):
+        shutil.rmtree(run / part)
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["algorithm"]["name"], config["rollout"]["group_size"] = "grpo", 4
+    config["update"]["processes"], config["deepspeed"]["zero_stage"] = 2, 2
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    for module, shard in (("rollout", 0), ("rollout", 1), ("update", None)):
+        alone = [sys.executable, "-m", f"stages.{module}", str(run), "--epoch", "1"]
+        done = subprocess.run(
+            alone if shard is None else [*alone, "--shard", str(shard)], capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stderr
+    groups = [read(run / f"epochs/0001/rollout/shard-000{s}").episodes for s in range(2)]
+    assert [g.group.tolist() for g in groups] == [[0] * 4, [1] * 4]
+    assert all(len(set(g.seed.tolist())) == 1 for g in groups), "a group starts from one state"
+    update = open_artifact(run / "epochs/0001/update")
+    assert update is not None
+    assert "actor/policy_loss" in update.verify().manifest.metrics
+    assert "actor/value_loss" not in update.manifest.metrics, "GRPO has no critic"
 
 
 @pytest.mark.parametrize(
