@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import yaml
+from pydantic import ValidationError
 
 from pipeline import artifacts
 from pipeline.artifacts import Artifact, Unit
@@ -260,6 +261,10 @@ def load_config(run: Path) -> Config:
         return Config.model_validate(yaml.safe_load(path.read_text()))
     except FileNotFoundError:
         raise UserError(f"{run} is no run directory: it has no config.yaml; `baton run CONFIG` makes one") from None
+    except (ValidationError, yaml.YAMLError) as error:
+        first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": str(error)}
+        what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}".lstrip(": ").replace("\n", " ")
+        raise UserError(f"{path} was changed by hand and is not valid ({what}); put it back") from None
 
 
 def named_unit(module: str, epoch: int, shard: int | None, config: Config) -> Unit:

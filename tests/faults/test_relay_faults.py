@@ -172,6 +172,7 @@ def test_grpo_on_two_ranks_with_split_optimizer_state(undisturbed, tmp_path):
     config = yaml.safe_load((run / "config.yaml").read_text())
     config["algorithm"]["name"], config["rollout"]["group_size"] = "grpo", 4
     config["update"]["processes"], config["deepspeed"]["zero_stage"] = 2, 2
+    config["sft"]["optimizer"]["name"] = "adamw"
     (run / "config.yaml").write_text(yaml.safe_dump(config))
     for module, shard in (("rollout", 0), ("rollout", 1), ("update", None)):
         alone = [sys.executable, "-m", f"stages.{module}", str(run), "--epoch", "1"]
@@ -204,6 +205,16 @@ def test_a_mistake_is_one_clear_line_and_exit_code_2(tmp_path, override, says):
     assert refused.returncode == 2
     assert says in refused.stderr
     assert "Traceback" not in refused.stderr + refused.stdout
+
+
+def test_a_config_spoilt_by_hand_is_one_clear_line(undisturbed, tmp_path):
+    _, run = damaged(undisturbed, tmp_path)
+    (run / "config.yaml").write_text((run / "config.yaml").read_text().replace("epochs: 2", "epochs: many"))
+    alone = [sys.executable, "-m", "stages.update", str(run), "--epoch", "2"]
+    refused = subprocess.run(alone, capture_output=True, text=True, timeout=200)
+    assert refused.returncode == 2
+    assert "epochs" in refused.stderr
+    assert "Traceback" not in refused.stderr
 
 
 def test_a_full_disk_is_one_clear_line_and_loses_nothing(undisturbed, tmp_path):
