@@ -231,9 +231,10 @@ def _console() -> Console:
 
 
 def _show_plan(config: Config) -> None:
-    from pipeline.plan import check_cores, machine_cores, make_plan
+    from pipeline.plan import check_cores, check_placement, machine_cores, make_plan
     from pipeline.report.tables import plan_table
 
     plans = make_plan(config)
+    check_placement(config)
     check_cores(config, plans, machine_cores())
     _console().print(plan_table(config, plans, machine_cores()))

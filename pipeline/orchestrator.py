@@ -21,7 +21,7 @@ from pipeline.errors import UserError
 from pipeline.follower import following
 from pipeline.lease import Lease
 from pipeline.ledger import Snapshot, UnitState
-from pipeline.plan import UnitPlan, by_urgency, check_cores, machine_cores
+from pipeline.plan import UnitPlan, by_urgency, check_cores, check_placement, machine_cores
 from slurm.launcher import LOG, Job, Launcher, LocalLauncher, Request
 from slurm.states import State
 
@@ -75,6 +75,7 @@ def drive(
     run = run.absolute()
     config = rundir.load(run)
     cores = cores or machine_cores()
+    check_placement(config)
     check_cores(config, ledger.run_plan(run, config), cores)
     with disk_full_explained(run), Lease(run, say) as lease, following(run, config, say):
         loop = Loop(run, launcher or LocalLauncher(), stages_package, cores)

@@ -7,7 +7,7 @@ import os
 from collections.abc import Collection, Iterable
 
 from pipeline.artifacts import Unit
-from pipeline.config import Config
+from pipeline.config import Cluster, Config
 from pipeline.errors import UserError
 
 ORDER = ("demonstrate", "sft", "rollout", "update", "evaluate")
@@ -115,6 +115,19 @@ def check_cores(config: Config, plans: Iterable[UnitPlan], cores: int) -> None:
                 f"{values}: a unit of {stage} takes {plan.cores} cores and this machine has {cores}; "
                 f"lower {' or '.join(f'{stage}.{key}' for key in keys)} so that it takes at most {cores}"
             )
+
+
+def check_placement(config: Config) -> None:
+    """Refuse a placement that nothing here would honour.
+
+    Raises:
+        UserError: the config places components on GPUs or nodes, and units run on this machine.
+    """
+    if config.cluster != Cluster():
+        given = ", ".join(
+            f"cluster.{name}={getattr(config.cluster, name)}" for name in sorted(config.cluster.model_fields_set)
+        )
+        raise UserError(f"{given}: units run as processes of this machine and share its cores; leave cluster out")
 
 
 def _simulating(config: Config, unit: Unit, needs: tuple[Unit, ...]) -> UnitPlan:

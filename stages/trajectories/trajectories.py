@@ -26,6 +26,9 @@ from stages.trajectories.schema import (
 )
 from stages.trajectories.storage import REMEDY, fetch
 
+NEAR = 16
+"""Decisions on disk that lie this near to one another are read in one call."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Episodes:
@@ -91,16 +94,12 @@ class ShardImages:
             UserError: a file is damaged.
         """
         array = getattr(self, field)
-        # Neighbours are read together: a call costs more than a decision.
-        for run in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(rows) != 1) + 1):
-            first, last = int(rows[run[0]]), int(rows[run[-1]])
-            begin = first
-            while begin <= last:
-                # Up to the end of a file, so that its index is read once.
-                end = min(begin - begin % DECISIONS_PER_FILE + DECISIONS_PER_FILE, last + 1)
-                part = fetch(array, slice(begin, end), self.path, f"observations/{field}")
-                out[places[run[begin - first : end - first]]] = part
-                begin = end
+        # A call costs more than a few decisions: near ones are read together, up to the end of a file.
+        apart = (np.diff(rows) > NEAR) | (np.diff(rows // DECISIONS_PER_FILE) > 0)
+        for near in np.split(np.arange(len(rows)), np.flatnonzero(apart) + 1):
+            first, last = int(rows[near[0]]), int(rows[near[-1]])
+            part = fetch(array, slice(first, last + 1), self.path, f"observations/{field}")
+            out[places[near]] = part[rows[near] - first]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -189,6 +189,18 @@ def test_grpo_on_two_ranks_with_split_optimizer_state(undisturbed, tmp_path):
     assert "actor/value_loss" not in update.manifest.metrics, "GRPO has no critic"
 
 
+def test_stale_rollouts_with_a_kl_to_the_warm_start_in_small_pieces(undisturbed, tmp_path):
+    _, run = damaged(undisturbed, tmp_path)
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["rollout"]["staleness"], config["update"]["micro_batch"] = 1, 3
+    config["algorithm"] |= {"kl_coef": 0.1, "entropy_coef": 0.01}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    alone = [sys.executable, "-m", "stages.update", str(run), "--epoch", "2"]
+    done = subprocess.run(alone, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert policies(run)["policies/0002"] != policies(undisturbed.parent / "runs" / "tiny")["policies/0002"]
+
+
 @pytest.mark.parametrize(
     ("override", "says"),
     [

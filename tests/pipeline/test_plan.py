@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pipeline.artifacts import Unit
 from pipeline.config import Config
 from pipeline.errors import UserError
-from pipeline.plan import by_urgency, check_cores, dependents, make_plan, policy_unit
+from pipeline.plan import by_urgency, check_cores, check_placement, dependents, make_plan, policy_unit
 
 
 @st.composite
@@ -97,3 +97,9 @@ def test_dependents_reach_everything_made_from_a_unit() -> None:
     names = [str(unit) for unit in dependents(plans, Unit(2, "update"))]
     assert names == ["e0002-update", "e0002-evaluate", "e0003-rollout-s0000", "e0003-update", "e0003-evaluate"]
     assert len(dependents(plans, Unit(0, "demonstrate", 0))) == len(plans)
+
+
+def test_a_placement_that_nothing_would_honour_is_refused() -> None:
+    check_placement(Config.model_validate({"name": "run"}))
+    with pytest.raises(UserError, match=r"cluster\.num_nodes=2: .* leave cluster out"):
+        check_placement(Config.model_validate({"name": "run", "cluster": {"num_nodes": 2}}))
