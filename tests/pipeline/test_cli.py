@@ -91,7 +91,7 @@ def test_dry_run_refuses_what_the_machine_cannot_hold(baton, recipe):
 
 
 def test_run_drives_and_reports(baton, recipe, tmp_path, monkeypatch):
-    monkeypatch.setattr(orchestrator, "drive", lambda run, show: None)
+    monkeypatch.setattr(orchestrator, "drive", lambda run, show, conclude: conclude(run))
     code, out, _ = baton("run", str(recipe))
     assert code == 0
     assert json.loads((tmp_path / "runs" / "tiny" / "result.json").read_text())["run"] == "tiny"
@@ -99,7 +99,7 @@ def test_run_drives_and_reports(baton, recipe, tmp_path, monkeypatch):
 
 
 def test_ctrl_c_detaches_and_says_how_to_go_on(baton, recipe, monkeypatch):
-    def interrupted(run, show):
+    def interrupted(run, show, conclude):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(orchestrator, "drive", interrupted)
@@ -111,7 +111,7 @@ def test_ctrl_c_detaches_and_says_how_to_go_on(baton, recipe, monkeypatch):
 
 
 def test_a_quoted_log_keeps_its_indentation(baton, recipe, monkeypatch):
-    def failing(run, show):
+    def failing(run, show, conclude):
         raise UserError("it failed\n  Traceback\nfull log: there")
 
     monkeypatch.setattr(orchestrator, "drive", failing)
@@ -215,7 +215,7 @@ def test_ui_of_a_run_on_a_server_gives_its_address(baton, tmp_path):
 
 
 def test_cancel_of_a_run_at_rest_says_so(baton, tmp_path, recipe, monkeypatch):
-    monkeypatch.setattr(orchestrator, "drive", lambda run, show: None)
+    monkeypatch.setattr(orchestrator, "drive", lambda run, show, conclude: conclude(run))
     baton("run", str(recipe))
     code, out, _ = baton("cancel", "tiny")
     assert (code, out.strip()) == (0, "nothing of this run was running")
