@@ -96,7 +96,7 @@ class SimulatorPool:
         start_timeout_s: float = 600.0,
         max_restarts: int = 3,
         log_dir: Path | None = None,
-        environment: Mapping[str, str] | None = None,
+        environments: Sequence[Mapping[str, str]] = (),
     ) -> None:
         """Start the workers and wait until all are up.
 
@@ -110,7 +110,7 @@ class SimulatorPool:
             start_timeout_s: seconds a worker may take to come up.
             max_restarts: how often the process in one place may be replaced.
             log_dir: folder for `simulator-<worker>.log`; None leaves the workers' output where this process's goes.
-            environment: variables set for the workers, e.g. `CUDA_VISIBLE_DEVICES`.
+            environments: variables set for each worker, e.g. `CUDA_VISIBLE_DEVICES`; empty: none.
 
         Raises:
             SimulatorConfigError: what is asked for does not exist.
@@ -128,7 +128,8 @@ class SimulatorPool:
         try:
             for index, (first, end) in enumerate(zip(bounds, bounds[1:], strict=False)):
                 log = None if log_dir is None else log_dir / f"simulator-{index}.log"
-                order = WorkerOrder(name, options, end - first, python or sys.executable, dict(environment or {}), log)
+                environment = environments[index] if environments else {}
+                order = WorkerOrder(name, options, end - first, python or sys.executable, environment, log)
                 self._workers.append(_Worker(order, first))
             specs = [self._first_spec(worker) for worker in self._workers]
         except BaseException:

@@ -152,7 +152,7 @@ def test_a_simulator_that_says_why_it_cannot_start_is_not_tried_again() -> None:
 
 
 def test_workers_keep_to_one_thread_and_write_their_logs(tmp_path: Path) -> None:
-    with SimulatorPool(COUNTING, {}, 2, 2, log_dir=tmp_path, environment={"BATON_TEST": "yes"}) as pool:
+    with SimulatorPool(COUNTING, {}, 2, 2, log_dir=tmp_path, environments=[{"BATON_TEST": "yes"}] * 2) as pool:
         variables = Path(f"/proc/{pool.pids[0]}/environ").read_text().split("\0")
         assert "OMP_NUM_THREADS=1" in variables
         assert "BATON_TEST=yes" in variables
