@@ -7,12 +7,15 @@ and checks it.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
+import functools
 import hashlib
 import json
 import os
 import shutil
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pipeline.errors import UserError
 
 MANIFEST = "manifest.json"
+SCRATCH, CLAIM, RESTART = "scratch", "claim", "restart-"
 SHARDED_STAGES = ("demonstrate", "rollout")
 STAGES = ("demonstrate", "sft", "rollout", "update", "evaluate")
 
@@ -45,6 +49,7 @@ class Unit:
         return f"e{self.epoch:04d}-{self.stage}{tail}"
 
     @classmethod
+    @functools.lru_cache(maxsize=65536)
     def parse(cls, name: str) -> Unit:
         """The unit with the name that `str` gives."""
         epoch, stage, *shard = name.split("-")
@@ -263,9 +268,60 @@ def attempt_directory(run: Path, unit: Unit, number: int) -> Path:
     return run / "attempts" / str(unit) / str(number)
 
 
+def incarnation_directory(attempt: Path, restarts: int) -> Path:
+    """Where one start of an attempt's job works.
+
+    Slurm may start a job again while its former incarnation still runs on a node that only seemed dead, so that no two
+    incarnations may write the same files.
+
+    Args:
+        attempt: the attempt's directory.
+        restarts: how often Slurm has started the job again, SLURM_RESTART_COUNT.
+
+    Returns:
+        The attempt's directory for the first incarnation, `restart-<n>` in it for a later one.
+    """
+    return attempt / f"{RESTART}{restarts}" if restarts else attempt
+
+
+def latest_incarnation(attempt: Path) -> Path:
+    """The directory of the newest incarnation that has begun, for its logs and what it tells of itself."""
+    return incarnation_directory(attempt, max(_restarts(attempt), default=0))
+
+
+def _restarts(attempt: Path) -> list[int]:
+    numbers = (path.name.removeprefix(RESTART) for path in attempt.glob(f"{RESTART}*"))
+    return [int(number) for number in numbers if number.isdigit()]
+
+
+def claim(attempt: Path, job: str) -> str:
+    """Take an attempt for a job: a submission that seemed to fail and was repeated must not be carried out twice.
+
+    Args:
+        attempt: the attempt's directory; made if need be.
+        job: id of the job that asks, the same for all its processes and incarnations.
+
+    Returns:
+        Id of the job that the attempt belongs to from now on: `job`, or that of one that came first.
+    """
+    attempt.mkdir(parents=True, exist_ok=True)
+    partial = attempt / f".{CLAIM}.{uuid.uuid4().hex}"
+    partial.write_text(job + "\n")
+    with contextlib.suppress(FileExistsError):
+        os.link(partial, attempt / CLAIM)  # unlike a file that is created and then written, never seen half
+    partial.unlink()
+    return (attempt / CLAIM).read_text().strip()
+
+
 def clear_scratch(attempt: Path) -> None:
-    """Delete the unpublished files of an attempt; its logs and metrics stay."""
-    shutil.rmtree(attempt / "scratch", ignore_errors=True)
+    """Delete the unpublished files of all incarnations of an attempt, none of which runs; logs and metrics stay."""
+    for restarts in (0, *_restarts(attempt)):
+        discard_scratch(incarnation_directory(attempt, restarts))
+
+
+def discard_scratch(incarnation: Path) -> None:
+    """Delete the unpublished files of one incarnation."""
+    shutil.rmtree(incarnation / SCRATCH, ignore_errors=True)
 
 
 def write_synced(path: Path, content: bytes) -> None:

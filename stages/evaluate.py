@@ -16,14 +16,16 @@ from pathlib import Path
 
 from pipeline.config import Config
 from stages import schedule
+from stages.door import run_stage
 from stages.play import Played, Player
+from stages.signals import shielded
 from stages.simulation import open_pool
-from stages.unit import Work, prepare_torch, run_stage
+from stages.unit import Work, prepare_torch
 from stages.video import Overlay, VideoWriter, overlay
 
 
 def main() -> int:
-    """Carry out the unit named on the command line."""
+    """Carry out the units that the command line names."""
     return run_stage("evaluate", evaluate)
 
 
@@ -65,7 +67,8 @@ def evaluate(work: Work) -> None:
             file.write(json.dumps(outcome(played)) + "\n")
     if config.video_cfg.video_base_dir and (scratch / "videos").is_dir():
         target = Path(config.video_cfg.video_base_dir) / config.name / f"epoch-{work.unit.epoch:04d}"
-        shutil.copytree(scratch / "videos", target, dirs_exist_ok=True)
+        with shielded():
+            shutil.copytree(scratch / "videos", target, dirs_exist_ok=True)
     work.summary |= env_metrics(played_all)
     work.metrics.log(work.unit.epoch, work.summary)
 

@@ -15,16 +15,17 @@ import numpy as np
 
 from pipeline.errors import UserError
 from stages import schedule
+from stages.door import run_stage
 from stages.play import Planned, Played, Player
 from stages.simulation import open_pool
 from stages.simulators.interface import Episode, SimulatorSpec
 from stages.simulators.pool import SimulatorPool
 from stages.trajectories import EpisodeRecord, ShardAttributes, ShardSpec, ShardWriter
-from stages.unit import Work, prepare_torch, run_stage
+from stages.unit import Work, prepare_torch
 
 
 def main() -> int:
-    """Carry out the unit named on the command line."""
+    """Carry out the units that the command line names."""
     return run_stage("rollout", lambda work: demonstrate(work) if work.unit.epoch == 0 else rollout(work))
 
 

@@ -15,6 +15,7 @@ import torch
 
 from pipeline.artifacts import Unit
 from pipeline.config import Config
+from stages.door import run_ranked_stage
 from stages.policies import interface as policies
 from stages.policies.interface import Observation, Policy
 from stages.policies.statistics import Statistics
@@ -22,13 +23,13 @@ from stages.training.engine import Engine
 from stages.training.optimizers import warmup_cosine
 from stages.training.ranks import Rank
 from stages.trajectories import Trajectories, concatenate, read
-from stages.unit import Work, run_ranked_stage, stream
+from stages.unit import Work, stream
 
 LOG_EVERY = 20
 
 
 def main() -> int:
-    """Carry out the unit named on the command line."""
+    """Carry out the units that the command line names."""
     return run_ranked_stage("sft", sft)
 
 
@@ -83,6 +84,7 @@ def sft(work: Work, rank: Rank, device: torch.device) -> None:
         state = engine.consolidated_state_dict()
         if rank.first:
             policy.save(work.scratch("policy"), state)
+        engine.close()
     work.summary["sft/decisions"] = float(len(usable))
 
 

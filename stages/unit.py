@@ -1,22 +1,14 @@
-"""The door every stage goes through: from a unit's name to its published artifacts.
-
-`python -m stages.rollout RUN --epoch 3 --shard 2` does the same as the orchestrator's job: it opens an attempt, checks
-the inputs, works in scratch and publishes.
-"""
+"""One attempt at a unit in the hands of its stage: verified inputs, scratch, random streams, metrics, publication."""
 
 from __future__ import annotations
 
-import argparse
-import errno
 import hashlib
 import os
 import platform
-import sys
 import zlib
-from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
@@ -26,12 +18,13 @@ from pipeline import artifacts
 from pipeline.artifacts import Artifact, Unit
 from pipeline.config import Config
 from pipeline.errors import UserError
+from stages import signals
+from stages.devices import narrow_to_policy
+from stages.kept import Kept
 from stages.metrics import MetricsLog, Phases, write_progress
 
 if TYPE_CHECKING:
     import torch
-
-    from stages.training.ranks import Rank
 
 PACKAGES = ("torch", "deepspeed", "transformers", "zarr", "numpy", "mujoco")
 
@@ -44,27 +37,32 @@ class Work:
         config: the run's config.
         unit: what is being done.
         attempt: number of the attempt.
-        directory: the attempt's directory; `scratch/<part>` below it is published.
+        directory: of this incarnation of the attempt; `scratch/<part>` below it is published.
         phases: seconds per phase.
         metrics: the log that becomes `metrics.jsonl` of the artifact.
         summary: metrics of the manifest.
         publishes: whether this process publishes the outputs; one process of a unit does.
+        kept: what outlives the unit where the stage stays up.
     """
 
-    def __init__(self, run: Path, config: Config, unit: Unit, attempt: int) -> None:
-        self.run, self.config, self.unit, self.attempt = run, config, unit, attempt
-        self.directory = artifacts.attempt_directory(run, unit, attempt)
+    def __init__(self, run: Path, config: Config, unit: Unit, attempt: int, kept: Kept) -> None:
+        self.run, self.config, self.unit, self.attempt, self.kept = run, config, unit, attempt, kept
+        self._attempt_directory = artifacts.attempt_directory(run, unit, attempt)
+        restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+        self.directory = artifacts.incarnation_directory(self._attempt_directory, restarts)
         self.directory.mkdir(parents=True, exist_ok=True)
         self.started = artifacts.now()
         self.phases = Phases(self.directory / "phases.jsonl")
         self.metrics = MetricsLog(self.directory / "metrics.jsonl")
+        self._logged_before = self.metrics.path.stat().st_size  # by an earlier start under the same number
         self.summary: dict[str, float] = {}
         self.publishes = True
         self._inputs: dict[str, str] = {}
+        self._give_way()
 
     def scratch(self, part: str) -> Path:
         """Directory of a part of the output, e.g. `policy`; made empty on first use."""
-        path = self.directory / "scratch" / part
+        path = self.directory / artifacts.SCRATCH / part
         path.mkdir(parents=True, exist_ok=True)
         return path
 
@@ -92,136 +90,54 @@ class Work:
         return stream(self.config.seed, label, *indices)
 
     def progress(self, done: int, total: int, metrics: dict[str, float] | None = None) -> None:
-        """Tell whoever watches how far the unit is."""
+        """Tell whoever watches how far the unit is; stop here if a library has swallowed the signal's exception."""
+        signals.check()
         write_progress(self.directory / "progress.json", done, total, metrics)
 
     def publish(self) -> list[Artifact]:
-        """Make the scratch directories artifacts, the marker last."""
-        outputs = self.unit.outputs
-        marker = list(outputs)[-1]
-        (self.scratch(marker) / "metrics.jsonl").write_bytes((self.directory / "metrics.jsonl").read_bytes())
+        """Make the scratch directories artifacts, the marker last.
+
+        Returns:
+            The artifacts; none if another incarnation of this attempt published them meanwhile.
+        """
+        outputs, published = self.unit.outputs, list[Artifact]()
+        if artifacts.open_artifact(self.run / self.unit.marker) is not None:
+            return published
+        log = (self.directory / "metrics.jsonl").read_bytes()[self._logged_before :]
+        (self.scratch(list(outputs)[-1]) / "metrics.jsonl").write_bytes(log)
+        self._give_way()
         for relative in outputs.values():
             # A part without its marker was left by an attempt that died between its renames; nobody has read it.
             if not (self.run / self.unit.marker).exists():
                 artifacts.supersede(self.run, relative, f"left by an attempt at {self.unit} that died while publishing")
-        return [
-            artifacts.publish(
-                self.scratch(part),
-                self.run / relative,
-                {
-                    "unit": str(self.unit),
-                    "part": part,
-                    "attempt": self.attempt,
-                    "inputs": self._inputs,
-                    "config_digest": hashlib.sha256((self.run / "config.yaml").read_bytes()).hexdigest(),
-                    "code_revision": os.environ.get("BATON_CODE_REVISION", "unknown"),
-                    "seed": self.config.seed,
-                    "metrics": self.summary,
-                    "seconds": self.phases.seconds,
-                    "started": self.started,
-                    "host": platform.node(),
-                    "job_id": os.environ.get("SLURM_JOB_ID") or str(os.getpid()),
-                    "versions": versions(),
-                },
-            )
-            for part, relative in outputs.items()
-        ]
+        for part, relative in outputs.items():
+            self._give_way()
+            published.append(artifacts.publish(self.scratch(part), self.run / relative, self._describe(part)))
+        return published
 
+    def _give_way(self) -> None:
+        """Stop if Slurm has started this job again: the node may have seemed dead, and only one may publish."""
+        newest = artifacts.latest_incarnation(self._attempt_directory)
+        if newest != self.directory:
+            raise signals.Stopped(f"{newest}, which was started in its place")
 
-def run_stage(stage: str, do: Callable[[Work], None], argv: list[str] | None = None) -> int:
-    """Carry out one unit of a stage and publish it.
-
-    Args:
-        stage: name of the stage's module.
-        do: the work; it reads inputs through `Work.require` and writes into `Work.scratch`.
-        argv: command line without the program; None: the process's own.
-
-    Returns:
-        Exit code: 0 published (now or before), 2 a user's mistake, told in one line on stderr and in the attempt.
-    """
-    parser = argparse.ArgumentParser(prog=f"python -m stages.{stage}", description=sys.modules["__main__"].__doc__)
-    parser.add_argument("run", type=Path, metavar="RUN", help="run directory")
-    parser.add_argument("--epoch", type=int, required=True, help="epoch of the unit; 0 is the warm start")
-    parser.add_argument("--shard", type=int, help="shard of the unit, where the stage has shards")
-    parser.add_argument("--attempt", type=int, help="number of the attempt; default: a new one")
-    arguments = parser.parse_args(argv)
-    directory: Path | None = None
-    try:
-        config = load_config(arguments.run)
-        unit = named_unit(stage, arguments.epoch, arguments.shard, config)
-        marker = arguments.run / unit.marker
-        if artifacts.open_artifact(marker) is not None:
-            print(f"{unit} is published already: {marker}")
-            return 0
-        number = arguments.attempt or artifacts.new_attempt(arguments.run, unit)
-        work = Work(arguments.run, config, unit, number)
-        directory = work.directory
-        artifacts.clear_scratch(directory)
-        do(work)
-        if work.publishes:
-            with work.phases("publish"):
-                for artifact in work.publish():
-                    print(f"published {artifact.path}")
-        return 0
-    except UserError as error:
-        message = str(error)
-    except Exception as error:
-        place = directory or arguments.run
-        if not disk_full(error, place):
-            raise
-        message = f"the disk is full: nothing more can be written to {place}; free space and run the same command again"
-    if directory is not None:
-        artifacts.clear_scratch(directory)
-        try:
-            (directory / "error.txt").write_text(message + "\n")
-        except OSError as error:  # a full disk must not hide the message
-            print(f"could not write {directory / 'error.txt'}: {error.strerror}", file=sys.stderr)
-    print(f"baton: {message}", file=sys.stderr)
-    return UserError.EXIT_CODE
-
-
-def run_ranked_stage(stage: str, do: Callable[[Work, Rank, torch.device], None]) -> int:
-    """Carry out one unit of a training stage on its data-parallel ranks.
-
-    Started as one process where the config asks for several, this starts the ranks on this machine and waits; started
-    as a rank (by itself, srun or torchrun), it does the rank's share, and rank 0 publishes.
-
-    Args:
-        stage: name of the stage's module.
-        do: the work of one rank, on its device.
-
-    Returns:
-        Exit code, as `run_stage`.
-    """
-
-    def share(work: Work) -> None:
-        from stages.training.ranks import join, leave, rank_from_environment, run_ranks
-
-        layout = getattr(work.config, stage)
-        rank = rank_from_environment()
-        if rank.size == 1 and layout.processes > 1:
-            work.publishes = False
-            arguments = [str(work.run), "--epoch", str(work.unit.epoch), "--attempt", str(work.attempt)]
-            code = run_ranks(
-                layout.processes, [sys.executable, "-m", f"stages.{stage}", *arguments], threads=layout.threads
-            )
-            if code:
-                sys.exit(code)
-            return
-        if rank.size != layout.processes:
-            raise UserError(
-                f"{work.run / 'config.yaml'}: {stage}.processes={layout.processes}, "
-                f"but {rank.size} ranks were started; start {layout.processes}"
-            )
-        work.publishes = rank.first
-        prepare_torch(layout.threads)
-        device = join(rank, work.directory)
-        try:
-            do(work, rank, device)
-        finally:
-            leave()
-
-    return run_stage(stage, share)
+    def _describe(self, part: str) -> dict[str, Any]:
+        """What the manifest says beside the files."""
+        return {
+            "unit": str(self.unit),
+            "part": part,
+            "attempt": self.attempt,
+            "inputs": self._inputs,
+            "config_digest": hashlib.sha256((self.run / "config.yaml").read_bytes()).hexdigest(),
+            "code_revision": os.environ.get("BATON_CODE_REVISION", "unknown"),
+            "seed": self.config.seed,
+            "metrics": self.summary,
+            "seconds": self.phases.seconds,
+            "started": self.started,
+            "host": platform.node(),
+            "job_id": os.environ.get("SLURM_JOB_ID") or str(os.getpid()),
+            "versions": versions(),
+        }
 
 
 def prepare_torch(threads: int) -> torch.device:
@@ -233,25 +149,11 @@ def prepare_torch(threads: int) -> torch.device:
     Returns:
         The GPU of this process if there is one, else the CPU.
     """
+    narrow_to_policy()
     import torch
 
     torch.set_num_threads(threads)
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def disk_full(error: Exception, place: Path) -> bool:
-    """Whether an error came of a full disk; writers in C++ and Rust do not tell, so the disk itself is asked too.
-
-    Args:
-        error: what was raised.
-        place: where the unit writes.
-
-    Returns:
-        True if there was no space for it, by the error's number or because not a block is left.
-    """
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return True
-    return place.exists() and os.statvfs(place).f_bavail == 0
 
 
 def load_config(run: Path) -> Config:

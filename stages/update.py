@@ -19,6 +19,7 @@ from torch import Tensor
 from pipeline.artifacts import Unit
 from pipeline.config import Algorithm, Config
 from pipeline.errors import UserError
+from stages.door import run_ranked_stage
 from stages.objectives.advantages import normalise
 from stages.objectives.episodes import Episodes, episode_gae, episode_grpo
 from stages.objectives.losses import actor_loss, critic_loss, decoupled_actor_loss, explained_variance, kl_penalty
@@ -28,11 +29,11 @@ from stages.policies.interface import Observation, Policy
 from stages.training.engine import Engine
 from stages.training.ranks import Rank, mean_over_ranks
 from stages.trajectories import Trajectories, concatenate, read
-from stages.unit import Work, run_ranked_stage, stream
+from stages.unit import Work, stream
 
 
 def main() -> int:
-    """Carry out the unit named on the command line."""
+    """Carry out the units that the command line names."""
     return run_ranked_stage("update", update)
 
 
@@ -92,6 +93,7 @@ def update(work: Work, rank: Rank, device: torch.device) -> None:
         engine.save(work.scratch("engine"))
         if rank.first:
             policy.save(work.scratch("policy"), state)
+        engine.close()
     work.summary |= {name: float(np.mean([one[name] for one in logged])) for name in logged[0]}
     work.summary["actor/lr"] = stage.optimizer.lr * policy_share
     work.summary["actor/ratio_max"] = max(one["actor/ratio_max"] for one in logged)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -9,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -19,11 +20,14 @@ import torch.distributed as dist
 from torch.distributed import HashStore, Store, TCPStore  # type: ignore[attr-defined]
 
 from pipeline.errors import UserError
+from stages import signals
+from stages.signals import STOPPED
 
 LAUNCH = "BATON_LAUNCH"
 PR_SET_PDEATHSIG = 1
-GRACE_S = 10.0
+GRACE_S = 60.0  # a rank that is publishing may take its time; the others end within `signals.CLOSING_S`
 PAUSE_S = 0.05
+STOPS = (STOPPED, *(-number for number in signals.REASONS))  # a rank that is still importing dies of the signal
 
 
 @dataclass(frozen=True)
@@ -162,6 +166,16 @@ def leave() -> None:
         dist.destroy_process_group()
 
 
+@contextlib.contextmanager
+def joined(rank: Rank, rendezvous: Path) -> Iterator[torch.device]:
+    """`join` and, at the end of the block, `leave`."""
+    device = join(rank, rendezvous)
+    try:
+        yield device
+    finally:
+        leave()
+
+
 def _device(rank: Rank) -> torch.device:
     if not torch.cuda.is_available():
         return torch.device("cpu")
@@ -219,8 +233,8 @@ def mean_over_ranks(values: Mapping[str, float | torch.Tensor], device: torch.de
 def run_ranks(count: int, argv: Sequence[str], *, threads: int | None = None) -> int:
     """Run a command as ranks on this machine and wait for them.
 
-    The first rank that fails ends the others: asked to at first, killed after 10 s. If this process dies, the kernel
-    kills them all (Linux; call it from the main thread, whose death is the one that counts).
+    The first rank that fails or is stopped ends the others: asked to at first, killed after a minute. If this process
+    dies, the kernel kills them all (Linux; call it from the main thread, whose death is the one that counts).
 
     Args:
         count: number of ranks.
@@ -228,7 +242,11 @@ def run_ranks(count: int, argv: Sequence[str], *, threads: int | None = None) ->
         threads: CPU threads of each rank, as OMP_NUM_THREADS; None leaves the environment as it is.
 
     Returns:
-        0, or the exit code of the rank that failed first; 128 + n where signal n ended it.
+        0, or the exit code of the rank that failed first; 128 + n where signal n ended it. `STOPPED` where a signal
+        stopped one, even if another failed for want of it.
+
+    Raises:
+        Stopped: a signal came for this process; the ranks have ended.
     """
     launch = f"{socket.gethostname()}-{os.getpid()}-{time.time_ns()}"
     shared = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), LAUNCH: launch}
@@ -241,6 +259,8 @@ def run_ranks(count: int, argv: Sequence[str], *, threads: int | None = None) ->
             ranks.append(subprocess.Popen(argv, env=environment, preexec_fn=_die_with_parent()))
         while True:
             codes = [process.poll() for process in ranks]
+            if any(code in STOPS for code in codes):
+                return STOPPED
             failed = next((code for code in codes if code), None)
             if failed is not None:
                 return failed if failed > 0 else 128 - failed
@@ -248,7 +268,8 @@ def run_ranks(count: int, argv: Sequence[str], *, threads: int | None = None) ->
                 return 0
             time.sleep(PAUSE_S)
     finally:
-        _end(ranks)
+        with signals.shielded():
+            _end(ranks)
 
 
 def _die_with_parent() -> Callable[[], None] | None:
