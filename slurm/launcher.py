@@ -1,51 +1,112 @@
-"""How a unit of work gets onto a machine: submit, poll, find, cancel.
+"""How a unit of work gets onto a machine: what is asked for, what a job is, and what every launcher can do.
 
-`LocalLauncher` runs jobs as processes of this machine through submitit's local executor. Jobs outlive whoever submitted
-them, and are found again by the key in their environment. What submitit reports as a result is not used.
+`slurm.batch` submits to Slurm, `slurm.local` starts processes of this machine, `slurm.steps` starts steps inside a
+held allocation, and `slurm.residents` hands work to stages that stay up.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import os
-import shlex
-import socket
-import subprocess
-import sys
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-from submitit.core.utils import JobPaths
-from submitit.local.local import LocalExecutor, LocalJob
-
-from slurm import processes
-from slurm.entry import run_module
-from slurm.states import State
+from slurm.options import Options
+from slurm.states import Cause, State
 
 KEY_VARIABLE = "BATON_KEY"
-LOG, CONTROLLER_LOG = "log.txt", "controller.log"
+LOG, SCRIPT, EXIT = "log.txt", "sbatch.sh", "exit"
+STOPPED = 75  # exit code of a stage that was told to stop and wants to be started again (EX_TEMPFAIL)
+
+
+class LaunchError(Exception):
+    """A job cannot be submitted as it is asked for; one line for the user."""
+
+
+class TryLater(Exception):
+    """Nothing was submitted; the same request may succeed later. One line for the user."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Seat:
+    """A place among machines that are all ours.
+
+    Attributes:
+        node: index of the first machine.
+        devices: indices of the GPUs on each machine.
+    """
+
+    node: int = 0
+    devices: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """A job to be submitted.
+    """A job to be submitted, or a family of jobs that differ in an index only.
+
+    In `key`, `arguments` and `folder` of a family `%a` stands for the index and `%4a` for it with four digits, as in
+    Slurm's own file names.
 
     Attributes:
         key: identifies the work; two jobs never carry the same one.
+        name: what people see in a queue.
         module: dotted name of the module to run.
         arguments: its command line.
-        folder: existing directory for the job's logs and submitit's files, used by no other job.
+        folder: existing directory for the job's log and script, used by no other job.
         environment: variables set beside those of this process.
-        timeout_minutes: the job is ended after this time.
+        options: what is asked of the scheduler.
+        tasks: processes started, each a rank.
+        nodes: machines they are spread over evenly.
+        cpus: CPU cores of each task.
+        gpus: GPUs on each machine.
+        gpu_type: which kind.
+        seats: where the launcher may choose: the first of its machines and its GPUs on each, for every job.
+        indices: of the family; empty for one job.
+        after: ids of jobs that must have succeeded before.
+        resident: names the stage that stays up for such work; None where each unit starts a process.
     """
 
     key: str
+    name: str
     module: str
     arguments: tuple[str, ...]
     folder: Path
     environment: Mapping[str, str]
-    timeout_minutes: int
+    options: Options
+    tasks: int = 1
+    nodes: int = 1
+    cpus: int = 1
+    gpus: int = 0
+    gpu_type: str | None = None
+    seats: tuple[Seat, ...] = ()
+    indices: tuple[int, ...] = ()
+    after: tuple[str, ...] = ()
+    resident: str | None = None
+
+    def members(self) -> dict[str, Request]:
+        """The single requests of a family by key; of one job itself."""
+        if not self.indices:
+            return {self.key: self}
+        seats = self.seats or (Seat(),) * len(self.indices)
+        single = [
+            dataclasses.replace(
+                self,
+                key=fill(self.key, index),
+                arguments=tuple(fill(argument, index) for argument in self.arguments),
+                folder=Path(fill(str(self.folder), index)),
+                resident=None if self.resident is None else fill(self.resident, index),
+                seats=(seat,),
+                indices=(),
+            )
+            for index, seat in zip(self.indices, seats, strict=True)
+        ]
+        return {request.key: request for request in single}
+
+    @property
+    def seat(self) -> Seat:
+        """The seat of one job."""
+        return self.seats[0] if self.seats else Seat()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +116,7 @@ class Job:
     Attributes:
         key: of its request.
         id: names it to the launcher, now and in any later process.
-        host: the machine that submitted it.
+        host: the machine that submitted it, `slurm` where any machine of the cluster can see it.
     """
 
     key: str
@@ -63,14 +124,48 @@ class Job:
     host: str
 
 
+@dataclasses.dataclass(frozen=True)
+class Sight:
+    """What a launcher sees of a job.
+
+    Attributes:
+        state: the word the orchestrator acts on.
+        detail: what the scheduler calls it, and why it waits; empty where there is no scheduler.
+        node: where it runs or ran.
+        queued: seconds it waited, as far as known.
+        seconds: seconds it has run.
+        cause: of an end without success.
+        starts_at: Unix time at which the scheduler expects to start it.
+    """
+
+    state: State
+    detail: str = ""
+    node: str = ""
+    queued: float | None = None
+    seconds: float | None = None
+    cause: Cause | None = None
+    starts_at: float | None = None
+
+
 class Launcher(Protocol):
     """Submits jobs and knows about all of them, whoever submitted them."""
 
-    def submit(self, request: Request) -> Job:
-        """Submit one job."""
+    def submit(self, request: Request) -> dict[str, Job]:
+        """Submit a job or a family.
 
-    def poll(self, jobs: Sequence[Job]) -> dict[str, State]:
-        """State of every job by its key, from one look."""
+        Returns:
+            Key -> job.
+
+        Raises:
+            LaunchError: it will never be accepted as it is.
+            TryLater: it may be accepted later.
+        """
+
+    def poll(self, jobs: Sequence[Job]) -> dict[str, Sight]:
+        """What is seen of every job, by its key, from one look."""
+
+    def hurry(self) -> None:
+        """There are signs that a job has ended: do not wait long with the next look."""
 
     def find(self, prefix: str) -> dict[str, Job]:
         """Live jobs by key, for keys that start with `prefix`."""
@@ -78,132 +173,13 @@ class Launcher(Protocol):
     def cancel(self, jobs: Sequence[Job]) -> None:
         """End jobs and everything they started; returns when nothing of them is left."""
 
+    def tidy(self, jobs: Sequence[Job]) -> None:
+        """End what jobs that have ended left behind."""
 
-class LocalLauncher:
-    """Runs jobs as processes of this machine."""
-
-    def __init__(self, grace: float = 2.0) -> None:
-        """Prepare.
-
-        Args:
-            grace: seconds between SIGTERM and SIGKILL when a job is cancelled.
-        """
-        self._grace = grace
-        self._started: dict[str, subprocess.Popen[bytes]] = {}
-
-    def submit(self, request: Request) -> Job:
-        """Start a job in a session of its own.
-
-        Args:
-            request: what to run.
-
-        Returns:
-            The job, whose id names its controlling process.
-        """
-        executor = _DetachedExecutor(request)
-        executor.update_parameters(timeout_min=request.timeout_minutes, signal_delay_s=0, stderr_to_stdout=True)
-        submitted = executor.submit(run_module, request.module, request.arguments)
-        pid = int(submitted.job_id)
-        log = request.folder / LOG
-        log.unlink(missing_ok=True)
-        log.symlink_to(submitted.paths.stdout.name)
-        assert executor.process is not None
-        # A job that ended at once is a zombie until polled, and has no name any more.
-        job = Job(request.key, processes.identity(pid) or f"{pid}.0.{processes.boot_id()}", socket.gethostname())
-        self._started[job.id] = executor.process
-        return job
-
-    def poll(self, jobs: Sequence[Job]) -> dict[str, State]:
-        """Look whether the controlling processes are there.
-
-        Args:
-            jobs: jobs of any process of this user.
-
-        Returns:
-            Key -> RUNNING, ENDED, or LOST for a job of another machine.
-        """
-        return {job.key: self._state(job) for job in jobs}
-
-    def find(self, prefix: str) -> dict[str, Job]:
-        """Look for processes that carry a key.
-
-        Args:
-            prefix: what the keys start with.
-
-        Returns:
-            Key -> job. Of several processes with one key, the job is the one whose parent has another.
-        """
-        marked = processes.marked(KEY_VARIABLE, prefix)
-        found: dict[str, Job] = {}
-        for pid, key in sorted(marked.items()):
-            name = processes.identity(pid)
-            if name and marked.get(processes.parent(pid) or 0) != key:
-                found.setdefault(key, Job(key, name, socket.gethostname()))
-        return found
-
-    def cancel(self, jobs: Sequence[Job]) -> None:
-        """End jobs with all their processes: those with the key, and those of the job's session.
-
-        Args:
-            jobs: jobs of this machine, running or not.
-        """
-        keys = {job.key for job in jobs}
-        leaders = {int(job.id.split(".")[0]) for job in jobs if processes.alive(job.id)}
-
-        def remaining() -> set[int]:
-            self.poll(jobs)
-            marked = {pid for key in keys for pid, value in processes.marked(KEY_VARIABLE, key).items() if value == key}
-            return marked.union(*(processes.session_members(leader) for leader in leaders))
-
-        processes.end(remaining, self._grace)
-
-    def _state(self, job: Job) -> State:
-        if job.host != socket.gethostname():
-            return State.LOST
-        if (process := self._started.get(job.id)) and process.poll() is not None:
-            del self._started[job.id]
-            return State.ENDED
-        return State.RUNNING if processes.alive(job.id) else State.ENDED
+    def close(self) -> None:
+        """No more work comes: let go of what is kept for it."""
 
 
-class _DetachedExecutor(LocalExecutor):
-    """submitit's local executor, whose jobs depend on nothing of the process that submits them."""
-
-    def __init__(self, request: Request) -> None:
-        # -P: a folder named like one of our packages in the current directory must not shadow it.
-        super().__init__(request.folder, python=f"{shlex.quote(sys.executable)} -P")
-        self.request = request
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def _submit_command(self, command: str) -> LocalJob[Any]:
-        timeout = int(60 * self.parameters["timeout_min"])
-        environment = {
-            **os.environ,
-            **self.request.environment,
-            KEY_VARIABLE: self.request.key,
-            "SUBMITIT_EXECUTOR": "local",
-            "SUBMITIT_LOCAL_NTASKS": "1",
-            "SUBMITIT_LOCAL_COMMAND": command,
-            "SUBMITIT_LOCAL_TIMEOUT_S": str(timeout),
-            "SUBMITIT_LOCAL_SIGNAL_DELAY_S": str(self.parameters["signal_delay_s"]),
-            "SUBMITIT_LOCAL_NODEID": "0",
-            "SUBMITIT_LOCAL_JOB_NUM_NODES": "1",
-            "SUBMITIT_STDERR_TO_STDOUT": "1" if self.parameters["stderr_to_stdout"] else "",
-            "SUBMITIT_LOCAL_WITH_SHELL": "",
-        }
-        # submitit renames the pickle after it has started the job, which would wait in vain if we were killed between.
-        # The job therefore links it itself under the name it expects, which holds its pid, unless it is there already.
-        pickle = next(JobPaths.get_first_id_independent_folder(self.folder).glob("*.pkl"))
-        script = 'ln "$1" "$2/$$_submitted.pkl" 2>/dev/null; shift 2; exec "$@"'
-        controller = [sys.executable, "-P", "-m", "submitit.local._local", str(self.folder)]
-        # A session of its own: Ctrl-C and a closed terminal do not reach it.
-        with (self.request.folder / CONTROLLER_LOG).open("wb") as log:
-            self.process = subprocess.Popen(
-                ["/bin/sh", "-c", script, "sh", str(pickle), str(self.folder), *controller],
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        return LocalJob(self.folder, str(self.process.pid), process=self.process, tasks=[0])
+def fill(pattern: str, index: int) -> str:
+    """Put an index in the place of `%a` and `%4a`."""
+    return re.sub(r"%(\d*)a", lambda found: str(index).zfill(int(found[1] or 0)), pattern)

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from slurm import processes
-from slurm.launcher import KEY_VARIABLE, Job, LocalLauncher, Request
+from slurm.launcher import KEY_VARIABLE, Job, Request, Seat, Sight, fill
+from slurm.local import LocalLauncher
+from slurm.options import Options
 from slurm.states import State
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import json, os, subprocess, sys, time
 from pathlib import Path
-Path(sys.argv[1]).write_text(json.dumps([sys.argv[1:], __name__, os.environ["MARK"], os.getcwd()]))
+gpus = os.environ.get("CUDA_VISIBLE_DEVICES")
+Path(sys.argv[1]).write_text(json.dumps([sys.argv[1:], __name__, os.environ["MARK"], gpus]))
 if "child" in sys.argv:
     subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"], start_new_session=True)
 if "shout" in sys.argv:
@@ -39,12 +44,15 @@ def request_for(tmp_path: Path) -> Iterator[Callable[..., Request]]:
     (modules / "program.py").write_text(PROGRAM)
     prefix = f"launcher-{uuid.uuid4().hex}"
 
-    def make(name: str, *arguments: str, minutes: int = 5) -> Request:
+    def make(name: str, *arguments: str, minutes: int = 5, **more: Any) -> Request:
         folder = tmp_path / name
-        folder.mkdir()
+        for index in more.get("indices") or [0]:
+            Path(fill(str(folder), index)).mkdir()
         path = os.pathsep.join([str(ROOT), str(modules)])
         environment = {"PYTHONPATH": path, "MARK": "here"}
-        return Request(f"{prefix}:{name}", "program", (str(folder / "out"), *arguments), folder, environment, minutes)
+        arguments = (str(folder / "out"), *arguments)
+        options = Options(time=minutes)
+        return Request(f"{prefix}:{name}", name, "program", arguments, folder, environment, options, **more)
 
     yield make
     launcher = LocalLauncher(grace=0.2)
@@ -58,24 +66,32 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-def state(job: Job) -> State:
-    return LocalLauncher().poll([job])[job.key]
+def submit(launcher: LocalLauncher, request: Request) -> Job:
+    (job,) = launcher.submit(request).values()
+    assert job.key == request.key
+    return job
+
+
+def state(job: Job, launcher: LocalLauncher | None = None) -> State:
+    (sight,) = (launcher or LocalLauncher()).poll([job]).values()
+    return sight.state
 
 
 def test_a_job_runs_the_module_with_its_arguments_and_environment(request_for: Callable[..., Request]) -> None:
     launcher, request = LocalLauncher(), request_for("plain", "--epoch", "3")
-    job = launcher.submit(request)
-    assert launcher.poll([job]) == {job.key: State.RUNNING}
-    until(lambda: launcher.poll([job])[job.key] is State.ENDED)
+    job = submit(launcher, request)
+    assert launcher.poll([job]) == {job.key: Sight(State.RUNNING, node=job.host)}
+    until(lambda: state(job, launcher) is State.ENDED)
     arguments, name, mark, _ = json.loads((request.folder / "out").read_text())
     assert arguments == [*request.arguments]
     assert (name, mark) == ("__main__", "here")
+    assert job.host == socket.gethostname()
 
 
 def test_both_streams_are_in_one_log_and_an_exit_code_is_only_an_end(request_for: Callable[..., Request]) -> None:
     launcher, request = LocalLauncher(), request_for("loud", "shout")
-    job = launcher.submit(request)
-    until(lambda: launcher.poll([job])[job.key] is State.ENDED)
+    job = submit(launcher, request)
+    until(lambda: state(job, launcher) is State.ENDED)
     log = (request.folder / "log.txt").read_text()
     assert "to stdout" in log
     assert "to stderr" in log
@@ -83,21 +99,21 @@ def test_both_streams_are_in_one_log_and_an_exit_code_is_only_an_end(request_for
 
 def test_a_job_is_found_and_seen_by_others_than_its_submitter(request_for: Callable[..., Request]) -> None:
     request = request_for("found", "wait")
-    job = LocalLauncher().submit(request)
+    job = submit(LocalLauncher(), request)
     until((request.folder / "out").exists)
     other = LocalLauncher()
     assert other.find(request.key) == {request.key: job}
     assert other.find("launcher-no-such") == {}
-    assert other.poll([job]) == {job.key: State.RUNNING}
+    assert state(job, other) is State.RUNNING
 
 
 def test_a_killed_submitter_takes_nothing_with_it(request_for: Callable[..., Request], tmp_path: Path) -> None:
     request = request_for("orphan", "wait")
     script = (
         "import os, pathlib, signal\n"
-        "from slurm.launcher import LocalLauncher, Request\n"
-        f"LocalLauncher().submit(Request({request.key!r}, 'program', {request.arguments!r}, "
-        f"pathlib.Path({str(request.folder)!r}), {dict(request.environment)!r}, 5))\n"
+        "from slurm.launcher import Request\nfrom slurm.local import LocalLauncher\nfrom slurm.options import Options\n"
+        f"LocalLauncher().submit(Request({request.key!r}, 'orphan', 'program', {request.arguments!r}, "
+        f"pathlib.Path({str(request.folder)!r}), {dict(request.environment)!r}, Options(time=5)))\n"
         "os.killpg(0, signal.SIGINT)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
@@ -109,27 +125,44 @@ def test_a_killed_submitter_takes_nothing_with_it(request_for: Callable[..., Req
 
 def test_cancel_ends_children_in_sessions_of_their_own_too(request_for: Callable[..., Request]) -> None:
     launcher, request = LocalLauncher(grace=0.5), request_for("family", "child", "wait")
-    job = launcher.submit(request)
+    job = submit(launcher, request)
     until(lambda: len(processes.marked(KEY_VARIABLE, request.key)) == 3)
     launcher.cancel([job])
     assert processes.marked(KEY_VARIABLE, request.key) == {}
-    assert launcher.poll([job]) == {job.key: State.ENDED}
+    assert state(job, launcher) is State.ENDED
     launcher.cancel([job])
 
 
 def test_cancel_spares_a_key_that_only_begins_alike(request_for: Callable[..., Request]) -> None:
     launcher = LocalLauncher(grace=0.5)
-    first = launcher.submit(request_for("x1", "wait"))
-    second = launcher.submit(request_for("x12", "wait"))
+    first = submit(launcher, request_for("x1", "wait"))
+    second = submit(launcher, request_for("x12", "wait"))
     launcher.cancel([first])
-    assert launcher.poll([first, second]) == {first.key: State.ENDED, second.key: State.RUNNING}
+    sights = launcher.poll([first, second])
+    assert {key: sight.state for key, sight in sights.items()} == {first.key: State.ENDED, second.key: State.RUNNING}
 
 
 def test_a_time_limit_ends_the_job(request_for: Callable[..., Request]) -> None:
     launcher, request = LocalLauncher(), request_for("slow", "wait", minutes=0)
-    job = launcher.submit(request)
-    until(lambda: launcher.poll([job])[job.key] is State.ENDED)
+    job = submit(launcher, request)
+    until(lambda: state(job, launcher) is State.ENDED)
     assert processes.marked(KEY_VARIABLE, request.key) == {}
+
+
+def test_a_family_is_one_process_for_each_index(request_for: Callable[..., Request]) -> None:
+    launcher = LocalLauncher()
+    seats = (Seat(devices=(2, 5)), Seat(devices=(1,)))
+    family = request_for("shard-s%4a", "--shard", "%a", indices=(0, 3), seats=seats)
+    jobs = launcher.submit(family)
+    assert list(jobs) == [family.key.replace("%4a", "0000"), family.key.replace("%4a", "0003")]
+    assert all(key == job.key for key, job in jobs.items())
+    until(lambda: all(state(job, launcher) is State.ENDED for job in jobs.values()))
+    for index, cards in ((0, "2,5"), (3, "1")):
+        folder = Path(fill(str(family.folder), index))
+        arguments, _, _, gpus = json.loads((folder / "out").read_text())
+        assert arguments == [str(folder / "out"), "--shard", str(index)]
+        assert gpus == cards
+        assert (folder / "log.txt").is_file()
 
 
 def test_a_job_of_another_machine_is_lost_from_here() -> None:
