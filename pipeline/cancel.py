@@ -11,9 +11,10 @@ from pathlib import Path
 
 from pipeline import jobs, lease, rundir
 from pipeline.errors import UserError
+from pipeline.launchers import PARENTS, launcher_for
 from pipeline.orchestrator import to_stderr
-from slurm import processes
-from slurm.launcher import Job, Launcher, LocalLauncher
+from slurm import batch, client, processes
+from slurm.launcher import Job, Launcher, LaunchError
 
 PATIENCE_SECONDS = 5.0
 
@@ -24,7 +25,7 @@ def cancel(run: Path, *, say: Callable[[str], None] = to_stderr, launcher: Launc
     Args:
         run: the run directory.
         say: shows one line to the user.
-        launcher: how units reached a machine; None: as processes of this one.
+        launcher: how units reached a machine; None: as the config says.
 
     Returns:
         Names of the units that were cancelled.
@@ -33,41 +34,50 @@ def cancel(run: Path, *, say: Callable[[str], None] = to_stderr, launcher: Launc
         UserError: its orchestrator runs on another machine, or something of the run cannot be ended.
     """
     run = run.absolute()
-    launcher = launcher or LocalLauncher()
+    launcher = launcher or launcher_for(run, rundir.load(run), say)
     prefix = f"{rundir.identity(run)['id']}:"
-    _stop_driver(run)
-    with lease.Lease(run, say):
-        opened = {unit: h.open for unit, h in jobs.histories(run).items() if h.open}
-        recorded = [Job(r.key, r.job, r.host) for r in opened.values() if r.job]
-        far = [job for job in recorded if job.host != socket.gethostname()]
-        for job in far:
-            pid = job.id.split(".")[0]
-            say(f"{job.key} was submitted on {job.host}: if that machine still runs, end process {pid} there")
-        found = launcher.find(prefix)
-        launcher.cancel([*(job for job in recorded if job not in far), *found.values()])
-        if left := launcher.find(prefix):
-            raise UserError(f"{', '.join(left)} could not be ended: end process {next(iter(left.values())).id} by hand")
-        for unit, record in opened.items():
-            jobs.append(
-                run,
-                "ended",
-                unit=str(unit),
-                attempt=record.attempt,
-                key=record.key,
-                job=record.job,
-                outcome="cancelled",
-                error="cancelled",
-                seconds=time.time() - record.time,
-            )
+    try:
+        _stop_driver(run, launcher, prefix)
+        with lease.Lease(run, say):
+            opened = {unit: h.open for unit, h in jobs.histories(run).items() if h.open}
+            recorded = [Job(r.key, r.job, r.host) for r in opened.values() if r.job]
+            far = [job for job in recorded if job.host not in (socket.gethostname(), batch.HOST)]
+            for job in far:
+                pid = job.id.split(".")[0]
+                say(f"{job.key} was submitted on {job.host}: if that machine still runs, end process {pid} there")
+            found = launcher.find(prefix)
+            launcher.cancel([*(job for job in recorded if job not in far), *found.values()])
+            launcher.close()
+            if left := launcher.find(prefix):
+                first = next(iter(left.values()))
+                raise UserError(f"{', '.join(left)} could not be ended: end {first.id} by hand")
+            for unit, record in opened.items():
+                jobs.append(
+                    run,
+                    "ended",
+                    unit=str(unit),
+                    attempt=record.attempt,
+                    key=record.key,
+                    job=record.job,
+                    outcome="cancelled",
+                    error="cancelled",
+                    seconds=time.time() - record.time,
+                )
+    except (client.Unanswered, LaunchError) as error:
+        raise UserError(f"{error}; some jobs may still run: give the same command again") from None
     return tuple(sorted(str(unit) for unit in opened))
 
 
-def _stop_driver(run: Path) -> None:
+def _stop_driver(run: Path, launcher: Launcher, prefix: str) -> None:
     """Detach the orchestrator, which would otherwise start everything again."""
+    parents = {key: job for key, job in launcher.find(prefix).items() if key.partition(":")[2].startswith(PARENTS)}
+    launcher.cancel(list(parents.values()))
     driver = lease.holder(run)
     if driver is None:
         return
     if driver.host != socket.gethostname():
+        if driver.job and parents:
+            return  # its job is gone, and the lease with it
         raise UserError(f"{run} is driven by {driver}: run this command there")
     deadline = time.monotonic() + PATIENCE_SECONDS
     os.kill(driver.pid, signal.SIGINT)

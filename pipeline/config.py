@@ -9,21 +9,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-Probability = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
-Index = Annotated[int, Field(ge=0)]
+from pipeline.block import Block, Count, Index, NonNegative, Positive, Probability
+from pipeline.slurm_config import Cluster, Slurm
 
 CHANGEABLE = ("epochs", "runs_dir", "slurm", "cluster", "trainer", "video_cfg", "keep", "max_attempts")
-
-
-class Block(BaseModel):
-    """A block of the config: unknown keys are errors, values are frozen."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class Workers(Block):
@@ -145,8 +136,8 @@ class Training(Block):
 
     optimizer: Optimizer = Optimizer()
     """the optimizer"""
-    processes: Count = 1
-    """data-parallel ranks of the unit on this machine"""
+    processes: Count | None = None
+    """data-parallel ranks of the unit; null: one for each GPU of the actor, or 1 without GPUs"""
     threads: Count = 2
     """CPU threads of each rank; part of the result on CPU, where it decides the order of sums"""
     micro_batch: Count | None = None
@@ -172,7 +163,7 @@ class Rollout(Workers):
     """Episodes of the policy under training."""
 
     shards: Count = 1
-    """units an epoch is cut into; each runs as a job of its own"""
+    """units an epoch is cut into, each a job of its own; not set: one for each cell of the placement"""
     episodes: Count = 64
     """episodes an epoch, over all tasks and shards"""
     group_size: Count = 1
@@ -249,26 +240,6 @@ class DeepSpeed(Block):
 
     zero_stage: Annotated[int, Field(ge=0, le=3)] = 0
     """what is split over ranks: 0 nothing, 1 optimizer state, 2 gradients too, 3 parameters too"""
-
-
-class Cluster(Block):
-    """The GPUs, in the mission's syntax."""
-
-    num_nodes: Count = 1
-    """nodes of the cluster that a run may use"""
-    component_placement: dict[str, str] = {"env,rollout,actor": "all"}
-    """global GPU indices of each component"""
-
-
-class Slurm(Block):
-    """How units reach a machine."""
-
-    launcher: Literal["auto", "local"] = "auto"
-    """where units run; auto: as processes on this machine"""
-    poll_seconds: Positive = 0.2
-    """pause between two looks at the running units"""
-    timeout_minutes: Count = 240
-    """time limit of a unit"""
 
 
 class MlflowLogger(Block):
@@ -389,10 +360,4 @@ class Config(Block):
                     f"{name}.optimizer.name=muon needs whole matrices, which deepspeed.zero_stage="
                     f"{self.deepspeed.zero_stage} splits: set deepspeed.zero_stage=0 or {name}.optimizer.name=adamw"
                 )
-        for name, batch, ranks in (
-            ("sft.batch", self.sft.batch, self.sft.processes),
-            ("update.minibatch", self.update.minibatch, self.update.processes),
-        ):
-            if batch % ranks:
-                raise ValueError(f"{name}={batch} does not split over {ranks} processes")
         return self

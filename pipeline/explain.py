@@ -11,8 +11,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.compose import Keys, fields
-from pipeline.config import Block
+from pipeline.block import Block
+from pipeline.validation import Keys, fields
 
 BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 

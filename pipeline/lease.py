@@ -19,7 +19,9 @@ from types import TracebackType
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.errors import UserError
-from slurm import processes
+from slurm import client, processes
+from slurm.launcher import LaunchError, TryLater
+from slurm.states import State, state_of
 
 FILE = "lease.json"
 BEAT_SECONDS = 5.0
@@ -27,17 +29,18 @@ PATIENCE_SECONDS = 60.0
 
 
 class Holder(BaseModel):
-    """Who holds the lease of a run."""
+    """Who holds the lease of a run; `job` where it is a Slurm job."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     host: str
     pid: int
     process: str
     token: str
+    job: str = ""
 
     def __str__(self) -> str:
         """For messages."""
-        return f"process {self.pid} on {self.host}"
+        return f"process {self.pid} on {self.host}" + (f" (job {self.job})" if self.job else "")
 
 
 def holder(run: Path) -> Holder | None:
@@ -69,7 +72,13 @@ class Lease:
         self._run, self._path, self._say, self._patience = run, run / FILE, say, patience
         process = processes.identity(os.getpid())
         assert process is not None
-        self._own = Holder(host=socket.gethostname(), pid=os.getpid(), process=process, token=uuid.uuid4().hex)
+        self._own = Holder(
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            process=process,
+            token=uuid.uuid4().hex,
+            job=os.environ.get("SLURM_JOB_ID", ""),
+        )
         self._beaten = 0.0
 
     def __enter__(self) -> Lease:
@@ -136,6 +145,8 @@ class Lease:
     def _stale(self, found: Holder) -> bool:
         if found.host == self._own.host:
             return not processes.alive(found.process)
+        if found.job and _job_is_over(found.job):
+            return True
         self._say(f"{self._run} is held by {found}; waiting up to {self._patience:.0f} s to see whether it lives")
         first, deadline = _modified(self._path), time.monotonic() + self._patience
         while time.monotonic() < deadline:
@@ -158,6 +169,14 @@ def _read(path: Path) -> Holder | None:
         return None
     except (ValidationError, json.JSONDecodeError):
         raise UserError(f"{path} cannot be read: if no orchestrator drives this run, delete it") from None
+
+
+def _job_is_over(job: str) -> bool:
+    """Whether Slurm says so; without an answer it may yet live."""
+    try:
+        return not any(entry.id == job and state_of(entry.state) is State.RUNNING for entry in client.queue())
+    except (client.Unanswered, LaunchError, TryLater):
+        return False
 
 
 def _modified(path: Path) -> int | None:

@@ -13,8 +13,10 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import BaseModel, ConfigDict, ValidationError
+
 from pipeline import lease, rundir
-from pipeline.artifacts import MANIFEST, Artifact, Unit, attempt_directory, open_artifact
+from pipeline.artifacts import MANIFEST, Artifact, Unit, attempt_directory, latest_incarnation, open_artifact
 from pipeline.config import Config
 from pipeline.errors import UserError
 from pipeline.jobs import History, histories
@@ -80,10 +82,37 @@ def read(run: Path) -> Snapshot:
     Raises:
         UserError: it is no run, or a file in it is damaged.
     """
-    config, tried, driver = rundir.load(run), histories(run), lease.holder(run)
-    plans = run_plan(run, config)
-    units = tuple(_state(run, config, plan.unit, tried.get(plan.unit, History())) for plan in plans)
-    return Snapshot(run, config, units, str(driver) if driver else None)
+    return Reader(run).read()
+
+
+class Reader:
+    """Reads a run again and again while its lease is held, so that what is published stays published."""
+
+    def __init__(self, run: Path) -> None:
+        """Read the config and make the plan.
+
+        Args:
+            run: the run directory.
+
+        Raises:
+            UserError: it is no run.
+        """
+        self._run, self.config = run, rundir.load(run)
+        self.plans = run_plan(run, self.config)
+        self._published: dict[Unit, UnitState] = {}
+
+    def read(self) -> Snapshot:
+        """The state of every unit; a look at the disk for each that was not published the last time."""
+        tried, driver, nothing = histories(self._run), lease.holder(self._run), History()
+        units = []
+        for plan in self.plans:
+            state = self._published.get(plan.unit)
+            if state is None:
+                state = _state(self._run, self.config, plan.unit, tried.get(plan.unit, nothing))
+                if state.status == "published":
+                    self._published[plan.unit] = state
+            units.append(state)
+        return Snapshot(self._run, self.config, tuple(units), str(driver) if driver else None)
 
 
 def run_plan(run: Path, config: Config) -> tuple[UnitPlan, ...]:
@@ -110,6 +139,22 @@ def published(run: Path, unit: Unit) -> Artifact | None:
     Returns:
         The artifact, not verified; None if the unit is not done.
     """
+    found = _find(run, unit)
+    return None if found is None else _open(*found)
+
+
+class _Summary(BaseModel):
+    """What the ledger itself needs of a manifest: a tenth of the time, for a run of thousands of units."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+    attempt: int
+    metrics: dict[str, float]
+    started: str
+    published: str
+
+
+def _find(run: Path, unit: Unit) -> tuple[str, int, int] | None:
+    """Where a unit is published, and which file its manifest is."""
     # Asked for every unit in every turn of the loop: strings, because building paths costs more than the question.
     for relative in _places(unit):
         path = f"{run}/{relative}"
@@ -117,7 +162,7 @@ def published(run: Path, unit: Unit) -> Artifact | None:
             status = os.stat(f"{path}/{MANIFEST}")
         except (FileNotFoundError, NotADirectoryError):
             continue
-        return _open(path, status.st_ino, status.st_mtime_ns)
+        return path, status.st_ino, status.st_mtime_ns
     return None
 
 
@@ -132,6 +177,16 @@ def _open(path: str, _inode: int, _modified: int) -> Artifact:
     if artifact is None:
         raise UserError(f"{path} was removed while it was read: run the same command again")
     return artifact
+
+
+@functools.lru_cache(maxsize=65536)
+def _summary(path: str, inode: int, modified: int) -> _Summary:
+    try:
+        with open(f"{path}/{MANIFEST}", "rb", buffering=0) as file:
+            return _Summary.model_validate_json(file.read())
+    except (FileNotFoundError, ValidationError):
+        _open(path, inode, modified)  # says what is wrong
+        raise
 
 
 @functools.lru_cache(maxsize=65536)
@@ -153,18 +208,21 @@ class _Plans:
 
 
 def _state(run: Path, config: Config, unit: Unit, history: History) -> UnitState:
-    if artifact := published(run, unit):
-        manifest = artifact.manifest
+    if found := _find(run, unit):
+        manifest = _summary(*found)
         began, seconds = _times(manifest.started, manifest.published)
         attempts = max(history.submissions, manifest.attempt)
         return UnitState(unit, "published", manifest.attempt, attempts, began, seconds, manifest.metrics)
     last, submission = history.last, history.open
     if submission is not None:
-        progress = _progress(attempt_directory(run, unit, submission.attempt))
+        progress = _progress(latest_incarnation(attempt_directory(run, unit, submission.attempt)))
         return UnitState(unit, "running", submission.attempt, history.submissions, history.began, progress=progress)
     if last is None:
         return UnitState(unit, "waiting", attempts=history.submissions)
-    given_up = last.outcome == "refused" or history.failures >= config.max_attempts
+    given_up = last.outcome == "refused" or any(
+        count >= (max(config.slurm.max_requeues, 1) if cause in ("preempted", "node") else config.max_attempts)
+        for cause, count in history.failures.items()
+    )
     return UnitState(
         unit,
         "failed" if given_up else "waiting",

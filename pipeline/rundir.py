@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib.metadata
 import json
 import os
 import platform
+import re
 import shutil
 import socket
 import subprocess
@@ -15,7 +17,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from pipeline import compose, lease
+from pipeline import lease, validation
 from pipeline.artifacts import now, write_synced
 from pipeline.config import CHANGEABLE, Config
 from pipeline.errors import UserError
@@ -38,6 +40,8 @@ def create_or_resume(config: Config) -> Path:
         UserError: the run was made with another config, the directory is no run, or somebody else drives it now.
     """
     run = Path(config.runs_dir).expanduser().absolute() / config.name
+    if re.search(r"%\d*a", str(run)):
+        raise UserError(f"runs_dir={config.runs_dir}: %a stands for the number of a shard in paths; choose another")
     if (run / CONFIG).exists():
         _resume(run, config)
         return run
@@ -63,7 +67,7 @@ def create_or_resume(config: Config) -> Path:
         "host": socket.gethostname(),
     }
     write_synced(run / IDENTITY, (json.dumps(identity, indent=1) + "\n").encode())
-    write_synced(run / CONFIG, compose.dump(config).encode())  # last: its presence says that the run exists
+    write_synced(run / CONFIG, validation.dump(config).encode())  # last: its presence says that the run exists
     return run
 
 
@@ -150,12 +154,12 @@ def _resume(run: Path, config: Config) -> None:
             f"{run} is driven by {driver}: stop it before changing {', '.join(key for key, _, _ in changed)} "
             f"(units that run go on)"
         )
-    write_synced(run / CONFIG, compose.dump(config).encode())
+    write_synced(run / CONFIG, validation.dump(config).encode())
 
 
 @functools.lru_cache(maxsize=16)
 def _load(path: Path, _inode: int, _modified: int) -> Config:
-    return compose.parse(path.read_text())
+    return validation.parse(path.read_text())
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -174,6 +178,8 @@ def _show(value: Any) -> str:
 
 def _versions() -> dict[str, str]:
     """Versions of the interpreter and of those libraries that are installed."""
-    installed = {d.metadata["Name"]: d.version for d in importlib.metadata.distributions()}
-    found = {name: installed[name] for name in LIBRARIES if name in installed}
+    found = {}
+    for name in LIBRARIES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
     return {"python": platform.python_version(), **found, "system": os.uname().release}

@@ -21,7 +21,7 @@ from pipeline.ledger import Snapshot, published, read, run_plan
 from pipeline.orchestrator import drive
 from pipeline.rerun import rerun
 from pipeline.rundir import create_or_resume, identity
-from slurm.launcher import LocalLauncher
+from slurm.local import LocalLauncher
 from slurm.processes import marked
 
 HERE = Path(__file__).parent
@@ -33,7 +33,7 @@ def _fakes_importable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(HERE)]))
 
 
-def new_run(folder: Path, epochs: int, **knobs: object) -> Path:
+def new_run(folder: Path, epochs: int, *, follow: bool = False, minutes: int = 240, **knobs: object) -> Path:
     config = Config.model_validate(
         {
             "name": "run",
@@ -43,7 +43,7 @@ def new_run(folder: Path, epochs: int, **knobs: object) -> Path:
             "sft": {"threads": 1},
             "rollout": {"shards": 2},
             "update": {"threads": 1},
-            "slurm": {"poll_seconds": 0.05},
+            "slurm": {"launcher": "local", "poll_seconds": 0.05, "follow": follow, "time": minutes},
             "trainer": {"logger": {"mlflow": {"enable": False}}},
         }
     )
@@ -139,7 +139,7 @@ def test_a_kill_between_submission_and_its_record_doubles_nothing(tmp_path: Path
             super().submit(request)
             raise Killed
 
-    run = new_run(tmp_path, epochs=0, seconds=1.0)
+    run = new_run(tmp_path, epochs=0, seconds=0.5)
     with pytest.raises(Killed):
         drive(run, lambda snapshot: None, stages_package="fake_stages", cores=2, launcher=DiesAfterSubmitting())
     carry_out(run)
@@ -148,7 +148,7 @@ def test_a_kill_between_submission_and_its_record_doubles_nothing(tmp_path: Path
 
 
 def test_a_killed_stage_is_tried_again(tmp_path: Path) -> None:
-    run = new_run(tmp_path, epochs=0, seconds=1.0)
+    run = new_run(tmp_path, epochs=0, seconds=0.5)
     driver = start_driver(run)
     os.kill(wait_for(run, "e0000-sft"), signal.SIGKILL)
     _, complaint = driver.communicate(timeout=60)
@@ -164,7 +164,7 @@ def test_a_stage_that_keeps_crashing_stops_the_run_with_its_log(tmp_path: Path) 
     with pytest.raises(UserError) as caught:
         carry_out(run)
     message = str(caught.value)
-    assert "e0000-sft failed 3 times (max_attempts=3); attempt 3" in message
+    assert "e0000-sft failed 3 times (3 x crashed; max_attempts=3); attempt 3" in message
     assert "RuntimeError: e0000-sft was asked to crash" in message
     log = Path(message.split("full log: ")[1].split(";")[0])
     assert log.is_file()
@@ -249,4 +249,71 @@ def test_a_stage_that_does_not_end_after_publishing_is_ended(tmp_path: Path, mon
     monkeypatch.setattr("pipeline.orchestrator.CLOSING_SECONDS", 0.3)
     run = new_run(tmp_path, epochs=0, linger=["e0000-evaluate"], child=["e0000-sft"])
     carry_out(run)
+    assert not marked("BATON_KEY", identity(run)["id"])
+
+
+def pids(run: Path, stage: str) -> dict[str, int]:
+    """Unit of a stage -> the process that ended it."""
+    return {unit: log[-1][2] for unit, log in executions(run).items() if unit.split("-")[1] == stage}
+
+
+def test_stages_that_stay_up_serve_one_orchestrator_after_the_other(tmp_path: Path, undisturbed: Path) -> None:
+    run = new_run(tmp_path, epochs=3, follow=True, seconds=0.1)
+    driver = start_driver(run)
+    wait_for(run, "e0001-rollout-s0001")
+    driver.kill()
+    driver.communicate()
+    carry_out(run)
+    assert digests(run) == digests(undisturbed)
+    for unit, log in executions(run).items():
+        assert [what for _, what, _ in log] == ["start", "end"], f"{unit} ran more than once: {log}"
+    rollouts = pids(run, "rollout")
+    for shard in ("s0000", "s0001"):
+        assert len({pid for unit, pid in rollouts.items() if unit.endswith(shard)}) == 1
+    assert len(set(rollouts.values())) == 2
+    assert len(set(pids(run, "update").values())) == len(set(pids(run, "evaluate").values())) == 1
+    assert not marked("BATON_KEY", identity(run)["id"]), "they go when the run is done"
+
+
+def test_a_stage_that_stays_up_and_dies_is_started_again(tmp_path: Path) -> None:
+    run = new_run(tmp_path, epochs=0, follow=True, seconds=0.5, crash={"e0000-evaluate": 1})
+    driver = start_driver(run)
+    first = wait_for(run, "e0000-evaluate")
+    deadline = time.monotonic() + 30
+    while (second := wait_for(run, "e0000-evaluate")) == first:
+        assert time.monotonic() < deadline, "it did not start again"
+        time.sleep(0.05)
+    os.kill(second, signal.SIGKILL)
+    _, complaint = driver.communicate(timeout=60)
+    assert driver.returncode == 0, complaint
+    states = {str(state.unit): state for state in read(run).units}
+    assert (states["e0000-evaluate"].attempts, states["e0000-evaluate"].attempt, states["e0000-sft"].attempts) == (
+        3,
+        3,
+        1,
+    )
+    assert pids(run, "evaluate")["e0000-evaluate"] not in (first, second)
+    log = attempt_directory(run, Unit(0, "evaluate"), 1) / "log.txt"
+    assert "RuntimeError: e0000-evaluate was asked to crash" in log.read_text(), "each unit has a log of its own"
+
+
+def test_cancel_ends_stages_that_stay_up_too(tmp_path: Path) -> None:
+    run = new_run(tmp_path, epochs=0, follow=True, hang=["e0000-evaluate"])
+    driver = start_driver(run)
+    wait_for(run, "e0000-evaluate")
+    assert cancel(run) == ("e0000-evaluate",)
+    driver.communicate(timeout=10)
+    assert not marked("BATON_KEY", identity(run)["id"])
+    (run / "fake.json").write_text("{}")
+    carry_out(run)
+    assert published(run, Unit(0, "evaluate"))
+
+
+def test_a_stage_that_stays_up_does_not_outstay_the_time_limit_of_a_unit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.orchestrator.OVERDUE_SECONDS", -57.0)  # the shortest limit is a minute
+    run = new_run(tmp_path, epochs=0, follow=True, minutes=1, hang=["e0000-evaluate"])
+    with pytest.raises(UserError, match=r"e0000-evaluate failed 3 times \(3 x reached its time limit"):
+        carry_out(run)
     assert not marked("BATON_KEY", identity(run)["id"])

@@ -35,6 +35,7 @@ update: {minibatch: 8, threads: 1, processes: 1}
 evaluate: {episodes: 4, num_envs: 4, num_workers: 2, threads: 1}
 video_cfg: {episodes: 1}
 trainer: {logger: {mlflow: {enable: false}}}
+slurm: {launcher: local}
 """
 
 

@@ -6,9 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.compose import compose, dump, fields, parse
+from pipeline.compose import compose
 from pipeline.config import Config
 from pipeline.errors import UserError
+from pipeline.resolve import resolve
+from pipeline.resources import options as slurm_options
+from pipeline.validation import dump, fields, parse
 
 
 def write(folder: Path, name: str, text: str) -> Path:
@@ -26,7 +29,8 @@ def complaint(path: Path, *overrides: str) -> str:
 
 def test_an_empty_file_gives_the_defaults_and_its_own_name(tmp_path):
     config = compose(write(tmp_path, "first.yaml", "# nothing\n"))
-    assert config == Config(name="first")
+    assert config == resolve(Config(name="first"))
+    assert (config.sft.processes, config.update.processes) == (1, 1)
 
 
 def test_later_sources_win(tmp_path):
@@ -46,17 +50,87 @@ def test_lists_and_placements_are_replaced_and_blocks_merged(tmp_path):
         tmp_path,
         "r.yaml",
         "extends: base.yaml\nsimulator: {tasks: [c], options: {y: 2}}\n"
-        "cluster: {component_placement: {env: 0-3, 'rollout,actor': 4-7}}\n",
+        "cluster: {component_placement: {env: 0-3, 'rollout,actor': 4-7}}\nrollout: {shards: 4}\n",
     )
     config = compose(recipe)
     assert config.simulator.tasks == ["c"]
     assert config.simulator.options == {"x": 1, "y": 2}
     assert config.cluster.num_nodes == 2
     assert config.cluster.component_placement == {"env": "0-3", "rollout,actor": "4-7"}
-    changed = compose(recipe, ["cluster.component_placement.env=0-1", "cluster.num_nodes=1"])
-    fresh = compose(write(tmp_path, "plain.yaml", ""), ["cluster.component_placement.env=0-1"])
-    assert fresh.cluster.component_placement == {"env": "0-1"}
-    assert changed.cluster.component_placement == {"env": "0-1", "rollout,actor": "4-7"}
+    changed = compose(recipe, ["cluster.component_placement.env=4-7", "cluster.num_nodes=1"])
+    assert changed.cluster.component_placement == {"env": "4-7", "rollout,actor": "4-7"}
+    single = [f"cluster.component_placement.{name}=0" for name in ("env", "rollout", "actor")]
+    fresh = compose(write(tmp_path, "plain.yaml", ""), single)
+    assert fresh.cluster.component_placement == {"env": 0, "rollout": 0, "actor": 0}
+    both = compose(recipe, ["cluster.component_placement={'env,rollout,actor': 0-7}", "rollout.shards=8"])
+    assert both.cluster.component_placement == {"env,rollout,actor": "0-7"}
+
+
+def test_a_composed_config_is_a_resolved_one(tmp_path: Path) -> None:
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(
+        "cluster: {component_placement: {env: 0-1:0-3, rollout: 2-3, actor: all}}\nrollout: {shards: 2}\n"
+    )
+    found = compose(recipe)
+    assert found.update.processes == 4
+    with pytest.raises(UserError, match=r"r\.yaml with update\.processes=2: update\.processes=2, but .* 4 GPUs"):
+        compose(recipe, ["update.processes=2"])
+
+
+@pytest.mark.parametrize(("env", "rollout", "shards"), [("0-1:0-3", "2-3", 2), ("1:0", "0", 1)])
+def test_unquoted_placements_come_through_as_text(tmp_path: Path, env: str, rollout: str, shards: int) -> None:
+    """YAML 1.1 reads 1:0 as a number to the base 60."""
+    rest = f"rollout: {rollout}, actor: 0-1"
+    recipe = write(tmp_path, "r.yaml", f"cluster: {{component_placement: {{env: {env}, {rest}}}}}\n")
+    assert compose(recipe, [f"rollout.shards={shards}"]).cluster.component_placement["env"] == env
+    block = f"    actor: 0-1\n    rollout: {rollout}\n    env: {env}\n"
+    write(tmp_path, "r.yaml", f"cluster:\n  component_placement:\n{block}")
+    assert compose(recipe, [f"rollout.shards={shards}"]).cluster.component_placement["env"] == env
+    whole = f"cluster.component_placement={{env: {env}, {rest}}}"
+    write(tmp_path, "r.yaml", f"rollout: {{shards: {shards}}}\n")
+    assert compose(recipe, [whole]).cluster.component_placement["env"] == env
+    apart = [f"cluster.component_placement={{{rest}}}", f"cluster.component_placement.env={env}"]
+    found = compose(recipe, apart)
+    assert found.cluster.component_placement["env"] == env
+    assert parse(dump(found)) == found
+
+
+def test_a_placement_is_read_as_written_also_where_it_is_wrong(tmp_path: Path) -> None:
+    recipe = write(tmp_path, "r.yaml", "cluster: {component_placement: {env: 0:3, rollout: 0, actor: 0}}\n")
+    for overrides in ([], ["cluster.component_placement.env=0:3"], ["cluster.component_placement={env: 0:3}"]):
+        with pytest.raises(
+            UserError, match=r"cluster\.component_placement\.env = '0:3': the processes of 0:3 begin at 3"
+        ):
+            compose(recipe, overrides)
+
+
+@pytest.mark.parametrize(
+    ("text", "minutes"),
+    [("4:00:00", 240), ("1:30", 2), ("1-2:3", 1563), ("90", 90)],
+)
+def test_unquoted_times_come_through_as_slurm_reads_them(tmp_path: Path, text: str, minutes: int) -> None:
+    recipe = tmp_path / "r.yaml"
+    for yaml in (f"slurm: {{update: {{time: {text}}}}}\n", f"slurm:\n  update:\n    time: {text}  # a limit\n"):
+        recipe.write_text(yaml)
+        assert slurm_options(compose(recipe), "update").time == minutes
+    recipe.write_text("slurm: {update: {time: 1}}\n")
+    for override in (f"slurm.update.time={text}", f"slurm.update={{time: {text}, mem: 1G}}"):
+        assert slurm_options(compose(recipe, [override]), "update").time == minutes
+
+
+def test_a_time_may_have_an_anchor(tmp_path: Path) -> None:
+    recipe = write(tmp_path, "r.yaml", "slurm: {update: {time: &long 4:00:00}, sft: {time: *long}}\n")
+    found = compose(recipe)
+    assert (slurm_options(found, "update").time, slurm_options(found, "sft").time) == (240, 240)
+
+
+def test_wrong_times_and_memory_are_refused_where_they_stand(tmp_path: Path) -> None:
+    recipe = write(tmp_path, "r.yaml", "slurm:\n  time: soon\n  update:\n    mem: much\n")
+    with pytest.raises(UserError) as caught:
+        compose(recipe)
+    time, memory = str(caught.value).splitlines()
+    assert "r.yaml:2: slurm.time = 'soon': 'soon' is no time limit: write minutes, HH:MM:SS or D-HH:MM:SS" in time
+    assert "r.yaml:4: slurm.update.mem = 'much': 'much' is no amount of memory" in memory
 
 
 def test_interpolation_sees_defaults_and_overrides(tmp_path):

@@ -14,6 +14,7 @@ import pytest
 from pipeline import lease
 from pipeline.errors import UserError
 from pipeline.lease import FILE, Holder, Lease, holder
+from slurm.client import SEPARATOR
 
 
 def quiet(line: str) -> None:
@@ -63,6 +64,57 @@ def test_another_host_without_heartbeat_is_taken_over_after_patience(tmp_path: P
         found = holder(tmp_path)
         assert found is not None
         assert found.pid == os.getpid()
+
+
+def squeue(folder: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> None:
+    """A Slurm of one command."""
+    commands = folder / "commands"
+    commands.mkdir()
+    (commands / "squeue").write_text(f"#!/bin/bash\n{body}\n")
+    (commands / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{commands}:{os.environ['PATH']}")
+
+
+def shows(id_: str, state: str) -> str:
+    fields = (id_, "N/A", state, "None", "", "run-1:orchestrator", "2026-11-25T10:00:00", "N/A", "N/A")
+    return f"printf '%s\\n' '{SEPARATOR.join(fields)}'"
+
+
+def test_a_holder_that_is_a_slurm_job_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "4711")
+    with Lease(tmp_path, quiet):
+        found = holder(tmp_path)
+        assert found is not None
+        assert str(found) == f"process {os.getpid()} on {os.uname().nodename} (job 4711)"
+
+
+@pytest.mark.parametrize(
+    "body", [shows("7", "COMPLETED"), shows("7", "PENDING"), shows("7", "NODE_FAIL"), shows("8", "RUNNING"), ""]
+)
+def test_a_job_that_slurm_knows_to_be_over_holds_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str
+) -> None:
+    squeue(tmp_path, monkeypatch, body)
+    (tmp_path / "run").mkdir()
+    leave(tmp_path / "run", host="elsewhere", job="7")
+    said: list[str] = []
+    with Lease(tmp_path / "run", said.append, patience=60):
+        assert said == []
+
+
+@pytest.mark.parametrize(
+    "body", [shows("7", "RUNNING"), "echo 'squeue: error: Socket timed out' >&2; exit 1", "echo '?' >&2; exit 1"]
+)
+def test_a_job_that_may_live_is_waited_for_as_anybody_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str
+) -> None:
+    squeue(tmp_path, monkeypatch, body)
+    (tmp_path / "run").mkdir()
+    leave(tmp_path / "run", host="elsewhere", job="7")
+    said: list[str] = []
+    with Lease(tmp_path / "run", said.append, patience=0.2):
+        assert len(said) == 1
+        assert "held by process 1 on elsewhere (job 7)" in said[0]
 
 
 def test_another_host_with_heartbeat_is_respected_however_wrong_its_clock(tmp_path: Path) -> None:

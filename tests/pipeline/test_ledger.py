@@ -105,6 +105,36 @@ def test_failures_add_up_until_a_new_session(run: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("cause", "limit"),
+    [("crash", 2), ("memory", 2), ("timeout", 2), ("cancelled", 2), ("preempted", 4), ("node", 4)],
+)
+def test_each_cause_has_its_own_limit(run: Path, cause: str, limit: int) -> None:
+    create_or_resume(
+        Config.model_validate(
+            {"name": "run", "runs_dir": str(run.parent), "epochs": 2, "max_attempts": 2, "slurm": {"max_requeues": 4}}
+        )
+    )
+    # Whatever else went wrong before leaves this cause its tries.
+    others = [other for other in ("crash", "timeout", "preempted") if other != cause]
+    for attempt, other in enumerate([*others, *[cause] * limit], 1):
+        assert state(run, SFT).status == "waiting"
+        submit(run, SFT, attempt)
+        jobs.append(run, "ended", unit=str(SFT), attempt=attempt, outcome="failed", cause=other, error=other)
+    assert (state(run, SFT).status, state(run, SFT).error) == ("failed", cause)
+
+
+def test_progress_is_that_of_the_start_that_runs_now(run: Path) -> None:
+    submit(run, SFT, 1)
+    for folder, done in ((".", 8), ("restart-1", 3)):
+        path = attempt_directory(run, SFT, 1) / folder
+        path.mkdir(parents=True, exist_ok=True)
+        (path / "progress.json").write_text(json.dumps({"done": done, "total": 9, "metrics": {}}))
+    progress = state(run, SFT).progress
+    assert progress is not None
+    assert progress["done"] == 3
+
+
+@pytest.mark.parametrize(
     ("outcome", "status"), [("refused", "failed"), ("cancelled", "waiting"), ("unsubmitted", "waiting")]
 )
 def test_what_one_end_means(run: Path, outcome: str, status: str) -> None:

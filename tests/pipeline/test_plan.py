@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from pipeline.artifacts import Unit
 from pipeline.config import Config
-from pipeline.errors import UserError
-from pipeline.plan import by_urgency, check_cores, check_placement, dependents, make_plan, policy_unit
+from pipeline.plan import by_urgency, dependents, make_plan, policy_unit
 
 
 @st.composite
@@ -75,14 +74,7 @@ def test_modules_are_the_stages_own_but_for_demonstrations() -> None:
 )
 def test_simulators_and_policy_share_cores_when_they_take_turns(rollout: dict[str, int], cores: int) -> None:
     plans = make_plan(Config.model_validate({"name": "run", "epochs": 1, "rollout": rollout}))
-    assert [plan.cores for plan in plans if plan.unit.stage == "rollout"] == [cores]
-
-
-def test_a_unit_larger_than_the_machine_is_refused_by_name() -> None:
-    config = Config.model_validate({"name": "run", "update": {"processes": 2, "threads": 3}})
-    with pytest.raises(UserError, match=r"update\.processes=2, update\.threads=3: .* takes 6 cores .* has 4"):
-        check_cores(config, make_plan(config), 4)
-    check_cores(config, make_plan(config), 6)
+    assert [plan.share.cores for plan in plans if plan.unit.stage == "rollout"] == [cores]
 
 
 def test_an_epoch_is_evaluated_before_the_next_begins_where_both_may_start() -> None:
@@ -97,9 +89,3 @@ def test_dependents_reach_everything_made_from_a_unit() -> None:
     names = [str(unit) for unit in dependents(plans, Unit(2, "update"))]
     assert names == ["e0002-update", "e0002-evaluate", "e0003-rollout-s0000", "e0003-update", "e0003-evaluate"]
     assert len(dependents(plans, Unit(0, "demonstrate", 0))) == len(plans)
-
-
-def test_a_placement_that_nothing_would_honour_is_refused() -> None:
-    check_placement(Config.model_validate({"name": "run"}))
-    with pytest.raises(UserError, match=r"cluster\.num_nodes=2: .* leave cluster out"):
-        check_placement(Config.model_validate({"name": "run", "cluster": {"num_nodes": 2}}))

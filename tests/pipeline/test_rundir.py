@@ -11,6 +11,7 @@ import pytest
 from pipeline.config import Config
 from pipeline.errors import UserError
 from pipeline.lease import Lease
+from pipeline.resolve import resolve
 from pipeline.rundir import create_or_resume, differences, identity, load
 
 
@@ -44,6 +45,18 @@ def test_what_cannot_change_results_may_change(tmp_path: Path) -> None:
     assert load(run).slurm.poll_seconds == 9.0
 
 
+def test_a_run_may_move_to_other_machines_as_long_as_its_ranks_stay(tmp_path: Path) -> None:
+    def placed(gpus: str, shards: int, **slurm: Any) -> Config:
+        components = {"component_placement": {"env,rollout": "0-3", "actor": gpus}}
+        return resolve(config(tmp_path, cluster=components, rollout={"shards": shards}, slurm=slurm))
+
+    run = create_or_resume(placed("0-3", 4, launcher="local"))
+    create_or_resume(placed("4-7", 4, launcher="slurm", partition="train", update={"time": "1:00:00"}))
+    assert load(run).slurm.update.time == "1:00:00"
+    with pytest.raises(UserError, match=r"sft\.processes: the run has 4, asked is 8; update\.processes"):
+        create_or_resume(placed("0-7", 4))
+
+
 def test_anything_else_is_refused_with_both_values_and_changes_nothing(tmp_path: Path) -> None:
     run = create_or_resume(config(tmp_path, epochs=3))
     text = (run / "config.yaml").read_text()
@@ -69,6 +82,12 @@ def test_a_directory_that_is_no_run_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "run" / "thesis.tex").write_text("")
     with pytest.raises(UserError, match=r"is not a run \(it holds thesis.tex"):
         create_or_resume(config(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["50%awards", "top%4a"])
+def test_a_directory_named_like_the_index_of_a_shard_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match="runs_dir=.*%"):
+        create_or_resume(config(tmp_path / name))
 
 
 def test_a_creation_cut_short_is_made_again(tmp_path: Path) -> None:
