@@ -15,7 +15,7 @@ from rich.text import Text
 from pipeline.ledger import Snapshot
 from pipeline.report import progress
 from pipeline.report.progress import Group, duration, percent
-from pipeline.report.tables import failure
+from pipeline.report.status import failure
 
 PLAIN_PAUSE = 3.0
 RATES_SHOWN = 8

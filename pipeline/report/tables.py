@@ -1,104 +1,47 @@
-"""Tables for the terminal: what a run will do, how far it is, and what it came to."""
+"""Tables for the terminal: what a run will do, and what it came to."""
 
 from __future__ import annotations
 
-import dataclasses
 import io
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console, RenderableType
 from rich.console import Group as Lines
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.artifacts import STAGES, attempt_directory, write_synced
+from pipeline.artifacts import STAGES, write_synced
 from pipeline.config import Config
-from pipeline.ledger import Snapshot, UnitState
+from pipeline.dry_run import DryRun
 from pipeline.plan import UnitPlan
-from pipeline.report import progress
-from pipeline.report.progress import duration, percent
+from pipeline.report.progress import duration
 from pipeline.report.results import Rate, Result, write_result
 
 TABLE = "result.txt"
 WIDTH = 100
-LOGS = ("*_log.out", "log.txt", "*_log.err")
 
 
-def status_table(snapshot: Snapshot) -> RenderableType:
-    """Stages by epoch with shards, attempts, seconds and success; below, what failed and where its log lies.
-
-    Epochs in which nothing has begun share one line.
-    """
-    groups = progress.groups(snapshot)
-    begun = [group for group in groups if group.status != "waiting"]
-    ahead = sorted({group.epoch for group in groups} - {group.epoch for group in begun})
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for heading in ("epoch", "stage", "state", "done", "attempts", "seconds", "success"):
-        table.add_column(heading, justify="left" if heading in ("stage", "state") else "right", no_wrap=True)
-    for group in groups:
-        if group.epoch in ahead:
-            continue
-        table.add_row(
-            str(group.epoch),
-            group.stage,
-            Text(group.status, style={"failed": "red", "running": "cyan", "published": "green"}.get(group.status, "")),
-            f"{group.done}/{len(group.units)}",
-            str(group.attempts or ""),
-            f"{group.seconds:.1f}" if group.seconds else "",
-            percent(group.success),
-        )
-    driver = f"driven by {snapshot.driver}" if snapshot.driver else "nobody drives it"
-    lines: list[RenderableType] = [Text(f"{snapshot.run}: {driver}", style="bold"), table]
-    if ahead:
-        # One line, because a run of a hundred epochs has a hundred of these.
-        span = f"epoch {ahead[0]}" if len(ahead) == 1 else f"epochs {ahead[0]} to {ahead[-1]}"
-        lines.append(Text(f"{span}: waiting"))
-    for state in snapshot.units:
-        if state.status == "failed":
-            lines += [Text(line) for line in failure(snapshot.run, state)]
-    return Lines(*lines)
-
-
-def failure(run: Path, state: UnitState) -> list[str]:
-    """A failed unit in two lines: its error, and where to read on."""
-    first = f"{state.unit} failed after {state.attempts} attempts: {state.error or 'it left no error line'}"
-    if state.attempt is None:
-        return [first]
-    return [first, f"  log: {log_path(attempt_directory(run, state.unit, state.attempt))}"]
-
-
-def log_path(attempt: Path) -> Path:
-    """The file with what an attempt printed, or its directory where there is none (yet)."""
-    return next((path for pattern in LOGS for path in sorted(attempt.glob(pattern))), attempt)
-
-
-def status_json(snapshot: Snapshot) -> dict[str, Any]:
-    """What `status_table` shows and more, for programs: a record for every unit."""
-    units = [{**dataclasses.asdict(state), "unit": str(state.unit)} for state in snapshot.units]
-    for record, state in zip(units, snapshot.units, strict=True):
-        record |= {"epoch": state.unit.epoch, "stage": state.unit.stage, "shard": state.unit.shard}
-    return {"run": str(snapshot.run), "driver": snapshot.driver, "units": units}
-
-
-def plan_table(config: Config, plans: Sequence[UnitPlan], cores: int) -> RenderableType:
-    """What a run will do: its units by epoch and stage, what each waits for and takes of the machine.
+def plan_table(config: Config, plans: Sequence[UnitPlan]) -> RenderableType:
+    """What a run will do: its units by epoch and stage, what each waits for and takes of a machine.
 
     Args:
         config: the run's config.
         plans: its units.
-        cores: cores of this machine.
     """
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for heading in ("epoch", "stage", "units", "processes x threads", "simulators", "cores", "needs"):
+    headings = ["epoch", "stage", "units", "processes x threads", "simulators", "cores", "needs"]
+    gpus = any(plan.share.gpus for plan in plans)
+    if gpus:
+        headings.insert(6, "nodes x GPUs")
+    for heading in headings:
         table.add_column(heading, justify="left" if heading in ("stage", "needs") else "right")
     grouped: dict[tuple[int, str], list[UnitPlan]] = defaultdict(list)
     for plan in plans:
         grouped[plan.unit.epoch, plan.unit.stage].append(plan)
     for (epoch, stage), shards in grouped.items():
-        one = shards[0]
+        one = shards[0].share
         needs = dict.fromkeys(f"{unit.stage} {unit.epoch}" for plan in shards for unit in plan.needs)
         table.add_row(
             str(epoch),
@@ -107,11 +50,22 @@ def plan_table(config: Config, plans: Sequence[UnitPlan], cores: int) -> Rendera
             f"{one.processes} x {one.threads}",
             str(one.simulator_workers or ""),
             str(one.cores),
+            *([f"{one.nodes} x {one.gpus} {one.gpu_type or ''}".strip() if one.gpus else ""] if gpus else []),
             ", ".join(needs),
         )
-    directory = Path(config.runs_dir) / config.name
-    total = f"{len(plans)} units into {directory} on {cores} cores; a dry run: nothing was written"
-    return Lines(table, Text(""), Text(total))
+    return Lines(table, Text(""), Text(f"{len(plans)} units into {Path(config.runs_dir) / config.name}"))
+
+
+def dry_run_lines(dry: DryRun) -> RenderableType:
+    """The placement, the sbatch lines and the cost of a run on Slurm."""
+    hours = f"at most {dry.gpu_hours:,.1f} GPU-hours" if dry.gpu_hours else f"at most {dry.core_hours:,.1f} core-hours"
+    return Lines(
+        *map(Text, dry.placement),
+        Text(""),
+        *map(Text, dry.lines),
+        Text(f"and so on, epoch by epoch; the scripts of all units lie in {dry.folder}"),
+        Text(f"{hours}, if every unit ran to its time limit; a dry run: nothing was submitted"),
+    )
 
 
 def write_report(run: Path) -> None:

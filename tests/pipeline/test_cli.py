@@ -11,9 +11,11 @@ import pytest
 from pipeline import cli, orchestrator
 from pipeline import rerun as rerun_module
 from pipeline.artifacts import Unit
-from pipeline.compose import dump, fields
+from pipeline.commands import look
 from pipeline.config import Config
 from pipeline.errors import UserError
+from pipeline.rundir import create_or_resume
+from pipeline.validation import fields
 
 ROOT = Path(cli.__file__).parents[1]
 
@@ -36,15 +38,14 @@ def baton(tmp_path, monkeypatch, capsys):
 @pytest.fixture
 def recipe(tmp_path):
     path = tmp_path / "tiny.yaml"
-    path.write_text("epochs: 1\nsft: {threads: 1}\nupdate: {threads: 1}\nevaluate: {episodes: 2}\n")
+    text = "epochs: 1\nsft: {threads: 1}\nupdate: {threads: 1}\nevaluate: {episodes: 2}\nslurm: {launcher: local}\n"
+    path.write_text(text)
     return path
 
 
-def make_run(folder: Path, name: str) -> Path:
-    directory = folder / "runs" / name
-    directory.mkdir(parents=True)
-    (directory / "config.yaml").write_text(dump(Config(name=name, epochs=1)))
-    return directory
+def make_run(folder: Path, name: str, **values: object) -> Path:
+    values = {"name": name, "runs_dir": str(folder / "runs"), "epochs": 1, "slurm": {"launcher": "local"}, **values}
+    return create_or_resume(Config.model_validate(values))
 
 
 def test_help_answers_at_once_and_without_torch():
@@ -55,14 +56,25 @@ def test_help_answers_at_once_and_without_torch():
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     seconds = time.monotonic() - begin
     assert done.stdout.splitlines()[-1] == "[]"
-    for command in ("run", "status", "rerun", "cancel", "ui", "config", "track", "report"):
-        assert f"  {command} " in done.stdout
+    listed = [line.split()[0] for line in done.stdout.partition("Commands:\n")[2].splitlines()[:-1]]
+    assert listed == list(cli.COMMANDS)
+    assert listed[:4] == ["run", "submit", "status", "logs"]
+    assert "..." not in done.stdout.partition("Commands:\n")[2]
     assert seconds < 2
+
+
+def test_as_a_module_it_is_the_same_command(tmp_path):
+    """As the job that looks after a run starts it."""
+    command = [sys.executable, "-m", "pipeline.cli", "config"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("baton: config needs a CONFIG")
 
 
 def test_no_command_imports_torch():
     code = "import sys\nimport pipeline.cli, pipeline.compose, pipeline.explain, pipeline.report.live\n"
-    code += "import pipeline.report.results, pipeline.orchestrator, pipeline.cancel, pipeline.rerun\n"
+    code += "import pipeline.report.results, pipeline.orchestrator, pipeline.cancel, pipeline.rerun, pipeline.chain\n"
+    code += "import pipeline.report.status, pipeline.report.standing, pipeline.logs, pipeline.retry, pipeline.parent\n"
     code += "print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
@@ -90,12 +102,29 @@ def test_dry_run_refuses_what_the_machine_cannot_hold(baton, recipe):
     assert "update.threads=100000" in err
 
 
+def test_dry_run_for_a_cluster_writes_the_scripts(baton, recipe, tmp_path):
+    code, out, _ = baton("run", str(recipe), "--dry-run", "slurm.launcher=slurm")
+    assert code == 0
+    assert f"sbatch {tmp_path}/runs/tiny.dry-run/e0001-rollout.sbatch" in out
+    assert "nothing was submitted" in out
+    assert "#SBATCH" in (tmp_path / "runs/tiny.dry-run/e0001-rollout.sbatch").read_text()
+
+
+def test_submit_needs_slurm(baton, recipe):
+    code, _, err = baton("submit", str(recipe))
+    assert code == 2
+    assert "submit needs Slurm" in err
+
+
 def test_run_drives_and_reports(baton, recipe, tmp_path, monkeypatch):
     monkeypatch.setattr(orchestrator, "drive", lambda run, show, conclude: conclude(run))
     code, out, _ = baton("run", str(recipe))
     assert code == 0
-    assert json.loads((tmp_path / "runs" / "tiny" / "result.json").read_text())["run"] == "tiny"
+    result = (tmp_path / "runs" / "tiny" / "result.json").read_text()
+    assert json.loads(result)["run"] == "tiny"
     assert "baton ui runs/tiny" in out
+    assert baton("report", "tiny")[1] == out
+    assert baton("report", "tiny", "--json")[1] == result
 
 
 def test_ctrl_c_detaches_and_says_how_to_go_on(baton, recipe, monkeypatch):
@@ -126,6 +155,7 @@ def test_status_by_name_and_by_path(baton, tmp_path):
         code, out, _ = baton("status", run)
         assert code == 0
         assert "epochs 0 to 1: waiting" in out
+        assert out.startswith(f"{Path(run) if '/' in run else 'runs/first'}: nobody drives it")
     code, out, _ = baton("status", "first", "--json")
     assert {unit["status"] for unit in json.loads(out)["units"]} == {"waiting"}
 
@@ -199,7 +229,7 @@ def test_ui_opens_the_store_beside_the_runs(baton, tmp_path, monkeypatch):
     assert "does not exist yet" in baton("ui", "first")[2]
     (tmp_path / "runs" / "mlflow.db").touch()
     started = []
-    monkeypatch.setattr(cli.os, "execv", lambda program, command: started.append(command))
+    monkeypatch.setattr(look.os, "execv", lambda program, command: started.append(command))
     code, out, _ = baton("ui", "--port", "6001")
     assert code == 0
     assert "http://127.0.0.1:6001" in out
@@ -208,9 +238,7 @@ def test_ui_opens_the_store_beside_the_runs(baton, tmp_path, monkeypatch):
 
 
 def test_ui_of_a_run_on_a_server_gives_its_address(baton, tmp_path):
-    directory = make_run(tmp_path, "first")
-    there = {"logger": {"mlflow": {"uri": "http://host:5000"}}}
-    (directory / "config.yaml").write_text(dump(Config.model_validate({"name": "first", "trainer": there})))
+    make_run(tmp_path, "first", trainer={"logger": {"mlflow": {"uri": "http://host:5000"}}})
     assert "http://host:5000" in baton("ui", "first")[1]
 
 

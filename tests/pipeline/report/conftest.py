@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.artifacts import Artifact, Unit, publish
-from pipeline.compose import dump
 from pipeline.config import Config
+from pipeline.resolve import resolve
+from pipeline.rundir import create_or_resume
 
 BEGIN = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(hours=1)
 
@@ -26,12 +27,10 @@ def run(tmp_path: Path) -> Path:
             "simulator": {"tasks": ["open", "close"]},
             "rollout": {"shards": 2, "episodes": 8, "num_envs": 2},
             "evaluate": {"episodes": 4},
+            "runs_dir": str(tmp_path / "runs"),
         }
     )
-    directory = tmp_path / "runs" / "made"
-    directory.mkdir(parents=True)
-    (directory / "config.yaml").write_text(dump(config))
-    return directory
+    return create_or_resume(resolve(config))
 
 
 @pytest.fixture

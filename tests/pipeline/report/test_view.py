@@ -1,4 +1,4 @@
-"""Live view, status table and the time left, from snapshots made by hand."""
+"""Live view, plan table and the time left, from snapshots made by hand."""
 
 import dataclasses
 import io
@@ -13,7 +13,9 @@ from pipeline.ledger import Snapshot, UnitState
 from pipeline.plan import make_plan
 from pipeline.report import progress
 from pipeline.report.live import View, picture, sentence
-from pipeline.report.tables import failure, plan_table, status_json, status_table
+from pipeline.report.status import failure
+from pipeline.report.tables import plan_table
+from pipeline.resolve import resolve
 
 CONFIG = Config.model_validate(
     {
@@ -147,41 +149,32 @@ def test_terminal_is_drawn_in_place():
     assert "\x1b[" in out.getvalue()
 
 
-def test_status_table_fits_and_folds_epochs_ahead():
-    text = printed(status_table(snapshot(e0002_rollout_s0000=running(150))))
-    assert max(map(len, text.splitlines())) <= 80
-    assert "epoch 3: waiting" in text
-    row = next(line.split() for line in text.splitlines() if line.split()[:2] == ["1", "rollout"])
-    assert row == ["1", "rollout", "published", "2/2", "2", "17.0", "50.0", "%"]
-
-
-def test_status_table_shows_error_and_log_of_a_failed_unit(tmp_path):
-    attempt = tmp_path / "attempts" / "e0002-rollout-s0001" / "3"
-    attempt.mkdir(parents=True)
-    (attempt / "7_log.out").write_text("Traceback")
+def test_a_failed_unit_is_two_lines(tmp_path):
     failed = {"status": "failed", "attempt": 3, "attempts": 3, "error": "ValueError: [bad] number"}
     state = snapshot(tmp_path, e0002_rollout_s0001=failed)
-    text = printed(status_table(state), width=400)
-    assert "e0002-rollout-s0001 failed after 3 attempts: ValueError: [bad] number" in text
-    assert str(attempt / "7_log.out") in text
+    lines = failure(tmp_path, next(unit for unit in state.units if unit.status == "failed"))
+    assert lines[0] == "e0002-rollout-s0001 failed after 3 attempts: ValueError: [bad] number"
+    assert lines[1].endswith(str(tmp_path / "attempts" / "e0002-rollout-s0001" / "3" / "log.txt"))
     assert "failed" in sentence(state)
     assert failure(tmp_path, UnitState(Unit(1, "update"), "failed")) == [
         "e0001-update failed after 0 attempts: it left no error line"
     ]
 
 
-def test_status_json_has_a_record_for_every_unit():
-    records = status_json(snapshot())["units"]
-    assert len(records) == len(make_plan(CONFIG))
-    rollout = next(record for record in records if record["unit"] == "e0001-rollout-s0001")
-    assert (rollout["epoch"], rollout["stage"], rollout["shard"], rollout["status"]) == (1, "rollout", 1, "published")
-
-
 def test_plan_table_shows_needs_and_cores():
-    text = printed(plan_table(CONFIG, make_plan(CONFIG), 4), width=100)
+    text = printed(plan_table(CONFIG, make_plan(CONFIG)), width=100)
     row = next(line.split() for line in text.splitlines() if line.split()[:2] == ["2", "update"])
     assert row == ["2", "update", "1", "1", "x", "2", "2", "rollout", "2,", "update", "1"]
-    assert "units into runs/made on 4 cores" in text
+    assert "13 units into runs/made" in text
+    assert "GPUs" not in text
+
+
+def test_plan_table_shows_gpus_where_there_are_any():
+    placed = {"num_nodes": 2, "component_placement": {"env,rollout": "0-3", "actor": "4-7"}, "gpus_per_node": 4}
+    config = resolve(Config.model_validate({"name": "made", "epochs": 1, "cluster": placed, "rollout": {"shards": 4}}))
+    text = printed(plan_table(config, make_plan(config)), width=120)
+    row = next(line.split() for line in text.splitlines() if line.split()[:2] == ["1", "update"])
+    assert row[-7:-4] == ["1", "x", "4"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""The commands of `baton`, by subject. Heavy imports happen inside them."""

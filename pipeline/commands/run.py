@@ -1,0 +1,135 @@
+"""Commands that carry a run out: `run`, `submit`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipeline.commands.arguments import ConfigArgument, Overrides, console, shorten
+from pipeline.errors import UserError
+
+if TYPE_CHECKING:
+    from pipeline.config import Config
+    from pipeline.report.live import View
+
+
+def run(
+    config: ConfigArgument,
+    overrides: Overrides = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the plan, write Slurm's scripts, submit nothing.")
+    ] = False,
+) -> None:
+    """Carry a run out, or continue it.
+
+    The same command continues a run that was stopped, wherever it was. Ctrl-C detaches: units that run go on.
+    """
+    from pipeline import launchers, orchestrator, rundir
+    from pipeline.compose import compose
+    from pipeline.report.live import View
+    from pipeline.report.tables import write_report
+
+    composed = compose(config, overrides or [])
+    if dry_run:
+        _show_plan(composed)
+        return
+    place, schedule = launchers.where(composed), composed.slurm.schedule
+    directory = shorten(rundir.create_or_resume(composed))
+    again = shlex.join(["baton", "run", str(config), *(overrides or [])])
+    if schedule == "chain":
+        _extend_chain(directory, again)
+        return
+    try:
+        with View(console()) as view:
+            if schedule == "pilot" and place == "slurm":
+                _hold_allocation(directory, view, again)
+            else:
+                orchestrator.drive(directory, view, conclude=lambda _: write_report(directory))
+    except KeyboardInterrupt:
+        print(f"\ndetached: the units that run go on; no new ones start until you reattach: {again}", file=sys.stderr)
+        print(f"to look: baton status {directory}; to stop them: baton cancel {directory}", file=sys.stderr)
+        raise
+    _print_result(directory)
+
+
+def submit(config: ConfigArgument, overrides: Overrides = None) -> None:
+    """Carry a run out from a small Slurm job that requeues itself.
+
+    It does what `baton run` does. Mistakes in the config are told here, before anything is submitted.
+    """
+    from pipeline import launchers, machine, orchestrator, parent, rundir
+    from pipeline.compose import compose
+
+    composed = compose(config, overrides or [])
+    if launchers.where(composed) != "slurm":
+        raise UserError("submit needs Slurm, and no sbatch here knows a cluster: use `baton run`")
+    if composed.slurm.schedule == "chain":
+        raise UserError("slurm.schedule=chain leaves nothing to supervise: use `baton run`, which returns at once")
+    directory = shorten(rundir.create_or_resume(composed))
+    machine.Machine.of(directory, composed)
+    kind: parent.Kind = "pilot" if composed.slurm.schedule == "pilot" else "orchestrator"
+    job, log = parent.submit(directory, kind, orchestrator.to_stderr)
+    print(f"job {job.id} looks after {directory}; its log: {shorten(log)}")
+    print(f"to look: baton status {directory}; to stop everything: baton cancel {directory}")
+
+
+def _extend_chain(directory: Path, again: str) -> None:
+    """Submit a chain and say what was submitted."""
+    from pipeline import chain
+    from pipeline.report.tables import write_report
+
+    done = chain.extend(directory, conclude=write_report)
+    if done.finished:
+        _print_result(directory)
+        return
+    running = sum(state.status == "running" for state in done.snapshot.units)
+    print(f"{done.submitted} units submitted, {running} in the queue; nothing of this command stays")
+    print(f"to look: baton status {directory}; to stop: baton cancel {directory}; to repair or continue: {again}")
+    if done.short:
+        print(f"baton: {done.short}", file=sys.stderr)
+
+
+def _hold_allocation(directory: Path, view: View, again: str) -> None:
+    """Submit the job of schedule=pilot and show the run until it has ended."""
+    from pipeline import machine, orchestrator, parent, rundir
+
+    machine.Machine.of(directory, rundir.load(directory))
+    job, log = parent.submit(directory, "pilot", orchestrator.to_stderr)
+    print(f"job {job.id} holds the allocation; its log: {shorten(log)}", file=sys.stderr)
+    last = parent.watch(directory, job, view, orchestrator.to_stderr)
+    if any(state.status != "published" for state in last.units):
+        text = log.read_text(errors="replace") if log.exists() else ""
+        tail = "".join(f"\n  {line}" for line in text.splitlines()[-15:])
+        raise UserError(
+            f"job {job.id}, which held the allocation, has ended; to continue: {again}{tail}\nits log: {log}"
+        )
+
+
+def _print_result(directory: Path) -> None:
+    from pipeline.report.tables import TABLE
+
+    console().print((directory / TABLE).read_text(), end="", markup=False, highlight=False, soft_wrap=True)
+
+
+def _show_plan(config: Config) -> None:
+    from pipeline import launchers, resources
+    from pipeline.dry_run import dry_run
+    from pipeline.plan import make_plan
+    from pipeline.report.tables import dry_run_lines, plan_table
+
+    plans, terminal = make_plan(config), console()
+    # Scripts for a cluster can be written anywhere.
+    if config.slurm.launcher == "slurm" or launchers.where(config) == "slurm":
+        scripts = dry_run(config)
+        terminal.print(plan_table(config, plans))
+        terminal.print(dry_run_lines(scripts), soft_wrap=True)
+        return
+    cores = resources.machine_cores()
+    shares = [(plan.unit.stage, plan.share) for plan in plans]
+    resources.check_machine(config, shares, cores, resources.machine_gpus())
+    terminal.print(plan_table(config, plans))
+    terminal.print(f"on {cores} cores of this machine; a dry run: nothing was written", markup=False)
