@@ -104,11 +104,13 @@ class Reader:
     def read(self) -> Snapshot:
         """The state of every unit; a look at the disk for each that was not published the last time."""
         tried, driver, nothing = histories(self._run), lease.holder(self._run), History()
+        begun = _begun(self._run)
         units = []
         for plan in self.plans:
             state = self._published.get(plan.unit)
             if state is None:
-                state = _state(self._run, self.config, plan.unit, tried.get(plan.unit, nothing))
+                found = _find(self._run, plan.unit) if plan.unit.epoch in begun else None
+                state = _state(self._run, self.config, plan.unit, tried.get(plan.unit, nothing), found)
                 if state.status == "published":
                     self._published[plan.unit] = state
             units.append(state)
@@ -125,7 +127,7 @@ def run_plan(run: Path, config: Config) -> tuple[UnitPlan, ...]:
     Returns:
         As `make_plan`.
     """
-    others = set(range(config.epochs + 1)) - evaluation_epochs(config)
+    others = (set(range(config.epochs + 1)) - evaluation_epochs(config)) & _begun(run)
     return _Plans.of(config, frozenset(e for e in others if published(run, Unit(e, "evaluate"))))
 
 
@@ -207,8 +209,16 @@ class _Plans:
         return cls.made[2]
 
 
-def _state(run: Path, config: Config, unit: Unit, history: History) -> UnitState:
-    if found := _find(run, unit):
+def _begun(run: Path) -> set[int]:
+    """Epochs of which something is published; asked once, it spares a look at every unit of those ahead."""
+    try:
+        return {int(name) for name in os.listdir(run / "epochs") if name.isdigit()}
+    except FileNotFoundError:
+        return set()
+
+
+def _state(run: Path, config: Config, unit: Unit, history: History, found: tuple[str, int, int] | None) -> UnitState:
+    if found:
         manifest = _summary(*found)
         began, seconds = _times(manifest.started, manifest.published)
         attempts = max(history.submissions, manifest.attempt)

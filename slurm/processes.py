@@ -55,11 +55,7 @@ def marked(variable: str, prefix: str) -> dict[int, str]:
     """
     wanted, found = f"{variable}={prefix}".encode(), {}
     for pid in _pids() - {os.getpid()}:
-        try:
-            environment = (PROC / str(pid) / "environ").read_bytes()
-        except (FileNotFoundError, ProcessLookupError, PermissionError):
-            continue  # it ended meanwhile, or is another user's
-        for entry in environment.split(b"\0"):
+        for entry in _environment(pid).split(b"\0"):
             if entry.startswith(wanted) and identity(pid):
                 found[pid] = entry.split(b"=", 1)[1].decode()
     return found
@@ -89,6 +85,19 @@ def end(find: Callable[[], set[int]], grace: float) -> None:
                 continue
         sent |= remaining
         time.sleep(0.02)
+
+
+def _environment(pid: int) -> bytes:
+    """A process's environment; empty if it is gone, another user's or the kernel's own."""
+    for _ in range(20):
+        try:
+            if environment := (PROC / str(pid) / "environ").read_bytes():
+                return environment
+            os.readlink(PROC / str(pid) / "exe")
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            return b""
+        time.sleep(0.001)  # it is just turning into another program
+    return b""
 
 
 def _pids() -> set[int]:

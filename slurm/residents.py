@@ -34,6 +34,7 @@ class ResidentLauncher:
             owner: what the keys of the residents start with.
         """
         self._inner, self._folder, self._owner = inner, folder, owner
+        self._known: dict[str, Job] = {}
 
     def submit(self, request: Request) -> dict[str, Job]:
         """Hand each job to its resident, which is started if it does not live."""
@@ -97,8 +98,8 @@ class ResidentLauncher:
     def _order(self, request: Request) -> Job:
         assert request.resident is not None
         prefix = f"{self._owner}:{ORDERS}-{request.resident}:"
-        live = self._inner.find(prefix)
-        resident = next(iter(live.values()), None) or self._start(request, prefix)
+        resident = self._living(request.resident, prefix) or self._start(request, prefix)
+        self._known[request.resident] = resident
         orders = self._directory(resident) / ORDERS
         number = 1 + sum(1 for _ in orders.glob("*.json"))
         name = f"{number:04d}"
@@ -109,6 +110,12 @@ class ResidentLauncher:
         partial.write_text(json.dumps(content))
         os.replace(partial, orders / f"{name}.json")
         return Job(request.key, f"{resident.id}/{resident.key}/{name}", resident.host)
+
+    def _living(self, name: str, prefix: str) -> Job | None:
+        known = self._known.get(name)
+        if known is not None and self._inner.poll([known])[known.key].state is State.RUNNING:
+            return known
+        return next(iter(self._inner.find(prefix).values()), None)
 
     def _start(self, request: Request, prefix: str) -> Job:
         assert request.resident is not None

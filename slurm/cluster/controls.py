@@ -90,7 +90,7 @@ class Cluster:
         """Whether slurmdbd answers its clients."""
         return self._answers("sacctmgr", "-n", "show", "cluster")
 
-    def wait_ready(self, seconds: float = 30.0) -> None:
+    def wait_ready(self, seconds: float = 90.0) -> None:
         """Wait until accounting and controller answer and every node can take jobs.
 
         Args:
@@ -105,7 +105,7 @@ class Cluster:
             if state not in UP:
                 self._wait_node(node, seconds)
 
-    def cancel_all(self, seconds: float = 30.0) -> None:
+    def cancel_all(self, seconds: float = 90.0) -> None:
         """End every job at once, and wait until the controller has no more of them.
 
         Args:
@@ -152,7 +152,7 @@ class Cluster:
         _check_node(name)
         self.run("scontrol", "update", f"nodename={name}", "state=down", "reason=dead")
 
-    def start_node(self, name: str, seconds: float = 30.0) -> None:
+    def start_node(self, name: str, seconds: float = 90.0) -> None:
         """Boot a node, and tell the controller to use it again.
 
         Args:
@@ -170,7 +170,7 @@ class Cluster:
         """Stop slurmctld: no client gets an answer, jobs run on."""
         self._daemon("slurmctld").stop()
 
-    def start_controller(self, seconds: float = 30.0) -> None:
+    def start_controller(self, seconds: float = 90.0) -> None:
         """Start slurmctld with the jobs it knew.
 
         Args:
@@ -187,7 +187,7 @@ class Cluster:
         """Stop slurmdbd: sacct and sacctmgr fail, jobs are taken and run on; nothing is lost."""
         self._daemon("slurmdbd").stop()
 
-    def start_accounting(self, seconds: float = 30.0) -> None:
+    def start_accounting(self, seconds: float = 90.0) -> None:
         """Start slurmdbd.
 
         Args:

@@ -24,7 +24,7 @@ from slurm.cluster.controls import Cluster
 from slurm.cluster.daemons import daemons, environment
 from slurm.cluster.errors import ClusterError
 
-WAIT = 30.0
+WAIT = 90.0
 """Seconds each daemon has to come up."""
 
 
