@@ -16,6 +16,8 @@ from slurm.launcher import Launcher
 
 # Set in the job that holds the allocation of schedule=pilot.
 PILOT_VARIABLE = "BATON_PILOT"
+# Set in every job that looks after a run.
+PARENT_VARIABLE = "BATON_PARENT"
 # Last part of the keys of jobs that are no unit but look after units.
 PARENTS = ("orchestrator", "pilot", "chain")
 Where = Literal["slurm", "local", "allocation"]
@@ -34,6 +36,11 @@ def where(config: Config) -> Where:
         raise UserError(
             f"{error}: mend SLURM_CONF or Slurm's configuration, or set slurm.launcher=local to do without Slurm"
         ) from None
+    if slurm.launcher == "auto" and not there and os.environ.get(PARENT_VARIABLE):
+        raise UserError(
+            "this job looks after a run on Slurm, and no sbatch on its node knows a cluster: let it run where one does "
+            "(slurm.orchestrator.partition, nodelist or setup), or use `baton run` on a login node"
+        )
     if slurm.launcher == "local" or (slurm.launcher == "auto" and not there):
         if slurm.schedule == "chain":
             raise UserError(

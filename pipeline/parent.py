@@ -16,7 +16,7 @@ from typing import Literal
 from pipeline import ledger, resources, rundir
 from pipeline.config import Config
 from pipeline.errors import UserError
-from pipeline.launchers import PILOT_VARIABLE, launcher_for
+from pipeline.launchers import PARENT_VARIABLE, PILOT_VARIABLE, launcher_for
 from pipeline.ledger import Snapshot
 from pipeline.plan import UnitPlan, make_plan
 from slurm import client
@@ -55,7 +55,7 @@ def submit(run: Path, kind: Kind, say: Callable[[str], None]) -> tuple[Job, Path
         if driver := ledger.read(run).driver:
             raise UserError(f"{run} is driven by {driver}: stop that first (units that run go on)")
         # The run's own config: a recipe that is edited meanwhile is no concern of a job that starts again.
-        arguments = [str(run / rundir.CONFIG), f"runs_dir={run.parent}", "slurm.launcher=slurm"]
+        arguments = [str(run / rundir.CONFIG)]
         base = client.sbatch(SCRIPT, sbatch_options(config, kind, key, log), arguments, _variables(config, kind))
     except (LaunchError, TryLater, client.Unanswered) as error:
         raise UserError(f"{error}; mend slurm.{kind} or slurm, and give the same command again") from None
@@ -146,5 +146,6 @@ def _variables(config: Config, kind: Kind) -> dict[str, str]:
         "PYTHONPATH": path,
         "BATON": f"{python} -m pipeline.cli",
         "BATON_SETUP": "\n".join(setup),
+        PARENT_VARIABLE: "1",
         **({PILOT_VARIABLE: "1"} if kind == "pilot" else {}),
     }

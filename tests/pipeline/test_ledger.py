@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import time
 from pathlib import Path
@@ -173,10 +174,14 @@ def test_a_thousand_epochs_are_read_in_a_moment(tmp_path: Path) -> None:
     for epoch in range(1, 101):
         submit(run, Unit(epoch, "update"), 1)
     assert len(read(run).units) > 2000
-    start = time.process_time()
-    for _ in range(5):
-        read(run)
-    assert (time.process_time() - start) / 5 < 0.1
+    gc.freeze()  # looking through what other tests of this process have left behind is no part of it
+    try:
+        start = time.process_time()
+        for _ in range(5):
+            read(run)
+        assert (time.process_time() - start) / 5 < 0.1
+    finally:
+        gc.unfreeze()
 
 
 def test_retention_frees_what_nobody_needs_and_forgets_nothing(tmp_path: Path) -> None:
