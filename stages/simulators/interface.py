@@ -16,6 +16,13 @@ from typing import Any
 
 import numpy as np
 
+HELD_OUT = 2**31  # episodes of smaller seeds are for training, from here on for evaluation
+
+
+def split_of(seed: int) -> str:
+    """Which initial states an episode's seed belongs to: `train` or `evaluation`."""
+    return "evaluation" if seed >= HELD_OUT else "train"
+
 
 class SimulatorConfigError(ValueError):
     """The user asked for something this simulator does not have; the message says what it has."""

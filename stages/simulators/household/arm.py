@@ -30,6 +30,9 @@ GRIP_HEIGHT = 0.105  # from the hand's origin to the point between the finger ti
 # Where the two arms stand, left then right: the robot looks along +x, the table top is z = 0.
 BASES = np.array([[-0.58, 0.18, 0.0], [-0.58, -0.18, 0.0]])
 
+# With the hand pointing straight down, grip points within this distance of a point over the base are in reach.
+_REACH, _REACH_CENTRE = 0.80, np.array([0.0, 0.0, 0.121])
+
 
 def rotation(quaternion: np.ndarray) -> np.ndarray:
     """Rotation matrices [..., 3, 3] of unit quaternions [..., 4] (w, x, y, z)."""
@@ -53,6 +56,20 @@ def _transforms(positions: np.ndarray, quaternions: np.ndarray) -> np.ndarray:
 
 _LINKS = _transforms(LINK_POSITIONS, LINK_QUATERNIONS)  # [7, 4, 4]
 _GRIP = _transforms(HAND_POSITION, HAND_QUATERNION) @ _transforms(np.array([0, 0, GRIP_HEIGHT]), np.array([1, 0, 0, 0]))
+
+
+def reaches(position: np.ndarray) -> np.ndarray:
+    """Whether the left and the right arm can bring a hand that points down to grip points.
+
+    Args:
+        position: [..., 2, 3] in metres, one grip point an arm.
+
+    Returns:
+        bool [..., 2].
+    """
+    away = position - (BASES + _REACH_CENTRE)
+    result: np.ndarray = np.sum(away * away, axis=-1) <= _REACH**2
+    return result
 
 
 def forward(joints: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -16,9 +16,10 @@ MAX_SPEED = 0.8  # metres a second at action 1: 4 cm a step at 20 Hz
 MAX_TURN = 5.0  # radians a second at action 1: 0.25 rad a step at 20 Hz
 MAX_TURNED = 0.5  # radians from pointing straight down, fingers sideways: further, the wrist meets its joint limits
 
-# Where the grip points may go, [2, 3] each: either hand reaches a little over the middle.
+# Where the grip points may be sent, [2, 3] each: either hand reaches a little over the middle. The far corners are
+# beyond `arm.reaches`: there targets stop where the arms do.
 WORKSPACE_LOW = np.array([[-0.20, -0.16, 0.012], [-0.20, -0.34, 0.012]])
-WORKSPACE_HIGH = np.array([[0.10, 0.34, 0.30], [0.10, 0.16, 0.30]])
+WORKSPACE_HIGH = np.array([[0.14, 0.34, 0.30], [0.14, 0.16, 0.30]])
 
 HAND_DOWN = np.diag([1.0, -1.0, -1.0])
 FINGER_OPEN = 0.05
@@ -28,7 +29,7 @@ _DAMPING = 0.03**2 * np.eye(6)
 _POSTURE_GAIN = 0.1
 _ITERATIONS = 2
 # Joints stay this close to their posture: within it an arm cannot fold over into another branch of its solutions.
-_JOINT_ROOM = np.array([1.2, 1.2, 1.0, 1.4, 1.2, 1.2, 1.4])
+_JOINT_ROOM = np.array([1.2, 1.5, 1.0, 2.0, 1.2, 1.4, 1.4])
 # Metres and radians off the target pose, along any axis, at which it counts as out of reach.
 _STUCK = np.array([0.02, 0.02, 0.02, 0.12, 0.12, 0.12])
 _LONGEST_STEP = 0.25  # radians a joint an iteration: near a singularity the linear model holds no further
@@ -43,12 +44,18 @@ class Targets:
         orientation: [N, 2, 3, 3] rotation matrices.
         joints: [N, 2, 7] joint angles, the command to the position actuators.
         finger: [N, 2] finger positions, in metres from touching.
+        reached: [N, 2, 3] grip points at those joint angles, in metres.
+        turned: [N, 2, 3, 3] rotation matrices at those joint angles.
+        jacobian: [N, 2, 6, 7] at those joint angles.
     """
 
     position: np.ndarray
     orientation: np.ndarray
     joints: np.ndarray
     finger: np.ndarray
+    reached: np.ndarray
+    turned: np.ndarray
+    jacobian: np.ndarray
 
     def take(self, rows: np.ndarray) -> Targets:
         """A copy of some worlds' targets."""
@@ -68,8 +75,17 @@ def home(count: int, joints: np.ndarray) -> Targets:
         joints: [2, 7] joint angles.
     """
     all_joints = np.tile(joints, (count, 1, 1))
-    position, orientation, _ = arm.forward(all_joints)
-    return Targets(position, orientation, all_joints, np.full((count, 2), FINGER_OPEN))
+    pose = arm.forward(all_joints)
+    position, orientation, _ = pose
+    return Targets(position.copy(), orientation.copy(), all_joints, np.full((count, 2), FINGER_OPEN), *pose)
+
+
+def in_workspace(position: np.ndarray) -> np.ndarray:
+    """Which hands can be brought over points: bool [N, 2] for [N, 3] in metres; heights do not matter."""
+    place = np.repeat(position[:, None], 2, axis=1)
+    place[..., 2] = np.clip(place[..., 2], WORKSPACE_LOW[:, 2], WORKSPACE_HIGH[:, 2])
+    within = (place >= WORKSPACE_LOW) & (place <= WORKSPACE_HIGH)
+    return np.all(within, axis=-1) & arm.reaches(place)
 
 
 def move(targets: Targets, actions: np.ndarray, period: float, posture: np.ndarray) -> Targets:
@@ -87,28 +103,36 @@ def move(targets: Targets, actions: np.ndarray, period: float, posture: np.ndarr
     """
     parts = np.clip(actions.astype(np.float64), -1, 1).reshape(-1, 2, 7)
     position = targets.position + parts[..., :3] * (MAX_SPEED * period)
-    position = np.clip(position, WORKSPACE_LOW, WORKSPACE_HIGH)
+    position = np.minimum(np.maximum(position, WORKSPACE_LOW), WORKSPACE_HIGH)
     turned = rotation_of(parts[..., 3:6] * (MAX_TURN * period)) @ targets.orientation
     orientation = _within_turn(turned)
     command = parts[..., 6]
     finger = np.where(command > 0, FINGER_OPEN, np.where(command < 0, FINGER_CLOSED, targets.finger))
-    joints = targets.joints
+    joints, pose = targets.joints, (targets.reached, targets.turned, targets.jacobian)
     for _ in range(_ITERATIONS):
-        joints = _solve(joints, position, orientation, posture)
+        joints = _solve(joints, pose, position, orientation, posture)
+        pose = arm.forward(joints)
     # A pose out of reach becomes the one reached, so that targets never run away from the arms.
-    now, turned, _ = arm.forward(joints)
+    now, turned, _ = pose
     missed = np.concatenate([position - now, _axis(orientation @ np.swapaxes(turned, -1, -2))], axis=-1)
     astray = (np.abs(missed) > _STUCK).any(axis=-1)
     position = np.where(astray[..., None], now, position)
     orientation = np.where(astray[..., None, None], turned, orientation)
-    return Targets(position, orientation, joints, finger)
+    return Targets(position, orientation, joints, finger, *pose)
 
 
-def _solve(joints: np.ndarray, position: np.ndarray, orientation: np.ndarray, posture: np.ndarray) -> np.ndarray:
+def _solve(
+    joints: np.ndarray,
+    pose: tuple[np.ndarray, np.ndarray, np.ndarray],
+    position: np.ndarray,
+    orientation: np.ndarray,
+    posture: np.ndarray,
+) -> np.ndarray:
     """One damped least squares step towards a pose: dq = J+ e + (1 - J+ J) k (posture - q), J+ = J' (J J' + d^2)^-1.
 
     Args:
         joints: [N, 2, 7].
+        pose: what `arm.forward` says of them.
         position: [N, 2, 3].
         orientation: [N, 2, 3, 3].
         posture: [2, 7].
@@ -116,7 +140,7 @@ def _solve(joints: np.ndarray, position: np.ndarray, orientation: np.ndarray, po
     Returns:
         [N, 2, 7], within the room around the posture.
     """
-    now, turned, jacobian = arm.forward(joints)
+    now, turned, jacobian = pose
     error = np.concatenate([position - now, _axis(orientation @ np.swapaxes(turned, -1, -2))], axis=-1)
     lean = _POSTURE_GAIN * (posture - joints)
     low = np.maximum(arm.JOINT_LOW, posture - _JOINT_ROOM)
@@ -127,7 +151,7 @@ def _solve(joints: np.ndarray, position: np.ndarray, orientation: np.ndarray, po
         # Joints at their limits stay there; the others make up for them where they can.
         step = _damped(np.where(blocked[..., None, :], 0.0, jacobian), error, np.where(blocked, 0.0, lean))
     step *= np.minimum(1.0, _LONGEST_STEP / np.maximum(np.abs(step).max(axis=-1, keepdims=True), 1e-9))
-    solved: np.ndarray = np.clip(joints + step, low, high)
+    solved: np.ndarray = np.minimum(np.maximum(joints + step, low), high)
     return solved
 
 
@@ -168,8 +192,11 @@ def rotation_vector(matrix: np.ndarray) -> np.ndarray:
 
 def _axis(matrix: np.ndarray) -> np.ndarray:
     """Rotation axes [..., 3] scaled by the sine of the angle: close to the rotation vector while that is short."""
-    result: np.ndarray = 0.5 * (matrix[..., (2, 0, 1), (1, 2, 0)] - matrix[..., (1, 2, 0), (2, 0, 1)])
-    return result
+    axis = np.empty(matrix.shape[:-1])
+    for i, (row, column) in enumerate(((2, 1), (0, 2), (1, 0))):
+        np.subtract(matrix[..., row, column], matrix[..., column, row], out=axis[..., i])
+    axis *= 0.5
+    return axis
 
 
 def _within_turn(orientation: np.ndarray) -> np.ndarray:

@@ -7,12 +7,15 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from stages.simulators.household import catalogue
 from stages.simulators.interface import SimulatorConfigError
 
-TASK_NAMES = ("pick_onto_plate", "stack")
 RENDERERS = ("auto", "egl", "osmesa", "raycast")
 REWARDS = ("sparse", "dense")
 ARMS = ("both", "right")
+PRACTICE = "practice"
+# What only the practice suite lets you choose.
+PRACTICE_ONLY = ("object_size", "plate_radius", "arms", "distractors")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,28 +23,28 @@ class Options:
     """What can be chosen about the household.
 
     Attributes:
-        tasks: what the robot is asked to do, any of TASK_NAMES.
+        tasks: what the robot is asked to do: names of tasks and of suites (tasks.jsonl); a suite stands for its tasks.
         image_size: height and width of every observed camera, in pixels.
         action_frequency: control steps a second; divides the physics frequency.
         physics_frequency: physics steps a second.
         rendering_frequency: filmed frames a second; divides the action frequency, in between a frame is repeated.
-        max_episode_steps: step limit of an episode.
+        max_episode_steps: step limit of an episode; None is the task's own.
         renderer: what draws the images; auto takes the first of egl, osmesa and raycast that works.
         reward: sparse pays 1 at the step that succeeds; dense adds a potential difference to every step.
-        object_size: edge of a cube, in metres.
-        plate_radius: radius of the plate, in metres.
+        object_size: edge of a cube of the practice suite, in metres.
+        plate_radius: radius of the practice suite's plate, in metres.
         spread: scales the randomisation of the layout, 0 is the nominal layout, 1 the whole one.
-        arms: both puts the target on either side, right always on the right arm's side.
-        distractors: how many cubes the task does not speak of.
+        arms: both puts the practice suite's target on either side, right always on the right arm's side.
+        distractors: how many cubes a task of the practice suite does not speak of.
         expert_perturbation: probability a step that a burst of random motion starts in the expert's actions.
     """
 
-    tasks: tuple[str, ...] = TASK_NAMES
+    tasks: tuple[str, ...] = (PRACTICE,)
     image_size: int = 224
     action_frequency: int = 20
     physics_frequency: int = 200
     rendering_frequency: int = 20
-    max_episode_steps: int = 80
+    max_episode_steps: int | None = None
     renderer: str = "auto"
     reward: str = "sparse"
     object_size: float = 0.04
@@ -89,6 +92,13 @@ def parse(options: Mapping[str, Any]) -> Options:
                 f"household: no option {name!r}{_nearest(name, known)}; valid: {', '.join(known)}"
             )
     values = {name: _checked(name, value) for name, value in options.items()}
+    values["tasks"] = catalogue.expand(values.get("tasks", Options.tasks))
+    others = [name for name in values["tasks"] if catalogue.entries()[name].suite != PRACTICE]
+    for name in PRACTICE_ONLY:
+        if name in values and others:
+            raise SimulatorConfigError(
+                f"household: {name} is {values[name]!r}, but {others[0]} has no such option; it is the practice suite's"
+            )
     parsed = Options(**values)
     _check_multiple(parsed, "physics_frequency", "action_frequency")
     _check_multiple(parsed, "action_frequency", "rendering_frequency")
@@ -98,6 +108,8 @@ def parse(options: Mapping[str, Any]) -> Options:
 def _checked(name: str, value: Any) -> Any:
     if name == "tasks":
         return _tasks(value)
+    if name == "max_episode_steps" and value is None:
+        return None
     if name in _CHOICES:
         return _choice(name, value, _CHOICES[name])
     kind, least, most = _NUMBERS[name]
@@ -110,11 +122,8 @@ def _checked(name: str, value: Any) -> Any:
 
 def _tasks(value: Any) -> tuple[str, ...]:
     if isinstance(value, str) or not isinstance(value, Iterable):
-        raise SimulatorConfigError(f"household: tasks is {value!r}; it must be a list of: {', '.join(TASK_NAMES)}")
-    names = tuple(_choice("tasks", name, TASK_NAMES) for name in value)
-    if not names or len(set(names)) < len(names):
-        raise SimulatorConfigError(f"household: tasks is {list(names)}; name at least one task, each once")
-    return names
+        raise SimulatorConfigError(f"household: tasks is {value!r}; it must be a list of names of tasks or suites")
+    return tuple(value)
 
 
 def _choice(field: str, value: Any, valid: tuple[str, ...]) -> str:

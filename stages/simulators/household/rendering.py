@@ -29,18 +29,23 @@ mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100).free()
 context.free()
 """
 _PROBE_SECONDS = 60
+_opened_by: int | None = None  # the process that OpenGL was first started in
 
 
 class Renderer(abc.ABC):
-    """Draws any world of one model through its cameras."""
+    """Draws the worlds of a row of models through their cameras.
+
+    Models differ in their bodies only: cameras and what OpenGL has to be told beforehand are the same.
+    """
 
     name: str
 
     @abc.abstractmethod
-    def draw(self, data: mujoco.MjData, camera: str, size: int) -> np.ndarray:
+    def draw(self, model: mujoco.MjModel, data: mujoco.MjData, camera: str, size: int) -> np.ndarray:
         """One image.
 
         Args:
+            model: the world's.
             data: the world.
             camera: one of scene.CAMERAS.
             size: height and width in pixels.
@@ -81,7 +86,7 @@ def choose(wanted: str) -> str:
 
 
 def build(name: str, model: mujoco.MjModel) -> Renderer:
-    """Start the renderer that `choose` settled on."""
+    """Start the renderer that `choose` settled on, for `model` and for what differs from it in its bodies only."""
     return RayCaster(model) if name == "raycast" else OpenGL(name, model)
 
 
@@ -119,10 +124,16 @@ class OpenGL(Renderer):
 
     def __init__(self, name: str, model: mujoco.MjModel) -> None:
         """Open a context of the backend called `name` (egl or osmesa)."""
+        global _opened_by
+        if _opened_by not in (None, os.getpid()):  # it would hang
+            raise SimulatorConfigError(
+                "household: OpenGL does not survive a fork, and the parent of this process draws with it; start the "
+                'process afresh, in gymnasium by vector_kwargs={"context": "spawn"}'
+            )
+        _opened_by = os.getpid()
         self.name = name
         # MuJoCo's OpenGL loader reads this variable when the first context is made.
         os.environ["MUJOCO_GL"] = name
-        self._model = model
         width, height = model.vis.global_.offwidth, model.vis.global_.offheight
         self._window = importlib.import_module(f"mujoco.{name}").GLContext(width, height)
         self._window.make_current()
@@ -140,11 +151,12 @@ class OpenGL(Renderer):
         self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
         self._ids = {camera: model.camera(camera).id for camera in CAMERAS}
 
-    def draw(self, data: mujoco.MjData, camera: str, size: int) -> np.ndarray:
+    def draw(self, model: mujoco.MjModel, data: mujoco.MjData, camera: str, size: int) -> np.ndarray:
         """See Renderer.draw."""
+        self._window.make_current()  # another simulator of this process may have drawn since
         self._camera.fixedcamid = self._ids[camera]
         everything = mujoco.mjtCatBit.mjCAT_ALL.value
-        mujoco.mjv_updateScene(self._model, data, self._option, None, self._camera, everything, self._scene)
+        mujoco.mjv_updateScene(model, data, self._option, None, self._camera, everything, self._scene)
         viewport = mujoco.MjrRect(0, 0, size, size)
         image = np.empty((size, size, 3), dtype=np.uint8)
         mujoco.mjr_render(viewport, self._scene, self._context)
@@ -153,6 +165,7 @@ class OpenGL(Renderer):
 
     def close(self) -> None:
         """Free the context while its display is still up, or it complains at exit."""
+        self._window.make_current()
         self._context.free()
         self._window.free()
 
@@ -166,14 +179,12 @@ class RayCaster(Renderer):
     _LIGHT = np.array([0.35, -0.3, 0.9]) / np.linalg.norm([0.35, -0.3, 0.9])
 
     def __init__(self, model: mujoco.MjModel) -> None:
-        """Prepare for the cameras of a model."""
-        self._model = model
+        """Prepare for the cameras of `model`."""
         self._ids = {camera: model.camera(camera).id for camera in CAMERAS}
-        # One more colour at the end, for rays that hit nothing (geom id -1).
-        self._colours = np.concatenate([model.geom_rgba[:, :3], [self._SKY]]).astype(np.float32) * 255
+        self._fields = {camera: float(model.cam_fovy[number]) for camera, number in self._ids.items()}
         self._rays: dict[tuple[str, int], np.ndarray] = {}
 
-    def draw(self, data: mujoco.MjData, camera: str, size: int) -> np.ndarray:
+    def draw(self, model: mujoco.MjModel, data: mujoco.MjData, camera: str, size: int) -> np.ndarray:
         """See Renderer.draw."""
         number = self._ids[camera]
         rays = self._directions(camera, size) @ data.cam_xmat[number].reshape(3, 3).T
@@ -182,12 +193,14 @@ class RayCaster(Renderer):
         distances = np.empty(count)
         normals = np.empty((count, 3))
         mujoco.mj_multiRay(
-            self._model, data, data.cam_xpos[number], rays.ravel(), None, True, -1, geoms, distances, normals.ravel(),
+            model, data, data.cam_xpos[number], rays.ravel(), None, True, -1, geoms, distances, normals.ravel(),
             count, mujoco.mjMAXVAL,
         )  # fmt: skip
+        # One more colour at the end, for rays that hit nothing (geom id -1).
+        colours = np.concatenate([model.geom_rgba[:, :3], [self._SKY]]).astype(np.float32) * 255
         facing = np.clip(normals @ self._LIGHT, 0, 1).astype(np.float32)
         shade = np.where(geoms < 0, np.float32(1), self._AMBIENT + self._DIFFUSE * facing)
-        image: np.ndarray = (self._colours[geoms] * shade[:, None]).astype(np.uint8)
+        image: np.ndarray = (colours[geoms] * shade[:, None]).astype(np.uint8)
         return image.reshape(size, size, 3)
 
     def close(self) -> None:
@@ -196,7 +209,7 @@ class RayCaster(Renderer):
     def _directions(self, camera: str, size: int) -> np.ndarray:
         """Unit vectors [size * size, 3] through the pixel centres, in the camera's frame; rows from the top."""
         if (camera, size) not in self._rays:
-            reach = np.tan(np.radians(self._model.cam_fovy[self._ids[camera]]) / 2)
+            reach = np.tan(np.radians(self._fields[camera]) / 2)
             steps = ((np.arange(size) + 0.5) / size * 2 - 1) * reach
             x, y = np.meshgrid(steps, -steps)
             rays = np.stack([x, y, -np.ones_like(x)], axis=-1).reshape(-1, 3)

@@ -2,19 +2,27 @@
 
 import pytest
 
+from stages.simulators.household import catalogue
 from stages.simulators.household.options import Options, parse
 from stages.simulators.interface import SimulatorConfigError
 
 
 def test_an_empty_block_is_the_defaults():
-    assert parse({}) == Options()
+    parsed = parse({})
+    assert parsed == Options(tasks=parsed.tasks)
 
 
 def test_values_arrive_in_the_types_of_their_fields():
-    options = parse({"tasks": ["stack"], "spread": 1, "image_size": 64})
+    options = parse({"tasks": ["stack"], "spread": 1, "image_size": 64, "max_episode_steps": None})
     assert options.tasks == ("stack",)
     assert isinstance(options.spread, float)
     assert options.image_size == 64
+    assert options.max_episode_steps is None
+
+
+def test_a_suite_stands_for_its_tasks():
+    assert parse({}).tasks == ("pick_onto_plate", "stack")
+    assert parse({"tasks": ["object", "stack"]}).tasks == (*catalogue.suites()["object"], "stack")
 
 
 @pytest.mark.parametrize(
@@ -22,9 +30,16 @@ def test_values_arrive_in_the_types_of_their_fields():
     [
         ({"object_siz": 0.05}, "did you mean 'object_size'"),
         ({"tasks": ["stak"]}, "did you mean 'stack'"),
+        ({"tasks": ["objects"]}, "did you mean 'object'"),
+        ({"tasks": ["flying"]}, "valid: practice, spatial, object"),
         ({"tasks": "stack"}, "must be a list"),
         ({"tasks": []}, "at least one task"),
         ({"tasks": ["stack", "stack"]}, "each once"),
+        ({"tasks": ["stack", "practice"]}, "each once"),
+        ({"tasks": [3]}, "has no 3"),
+        ({"object_size": 0.05, "tasks": ["object"]}, "object_red_cube has no such option; it is the practice suite's"),
+        ({"distractors": 1, "tasks": ["stack", "spatial_left_of_can"]}, "spatial_left_of_can has no such option"),
+        ({"max_episode_steps": 0}, "an integer from 1"),
         ({"renderer": "vulkan"}, "auto, egl, osmesa, raycast"),
         ({"reward": "shaped"}, "sparse, dense"),
         ({"arms": "left"}, "both, right"),
