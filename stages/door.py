@@ -5,7 +5,7 @@ the inputs, works in scratch and publishes. With `--follow DIRECTORY` the stage 
 (`stages.orders`), so that libraries stay loaded and simulators warm.
 
 Exit codes: 0 published, now or before; 2 a user's mistake, told in one line; 75 stopped by a signal, start it again;
-1 anything else, with its traceback.
+1 anything else, with its traceback or the last words of a simulator.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from stages import signals
 from stages.kept import Kept
 from stages.orders import Folder, Order, Orders, Single
 from stages.signals import STOPPED, Stopped
+from stages.simulators.pool import SimulatorLost
 from stages.unit import Work, load_config, named_unit, prepare_torch
 
 if TYPE_CHECKING:
@@ -239,6 +240,9 @@ def _explain(error: Exception, place: Path, note: Path | None = None) -> int:
     message = str(error)
     if not isinstance(error, UserError):
         signals.check(within=PATIENCE_S)
+        if isinstance(error, SimulatorLost):  # where it went wrong is told in it, and is not in this process
+            print(f"{error.details}\nbaton: {error}".strip(), file=sys.stderr)
+            return 1
         if not disk_full(error, place):
             traceback.print_exception(error)
             return 1

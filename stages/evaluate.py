@@ -17,7 +17,7 @@ from pathlib import Path
 from pipeline.config import Config
 from stages import schedule
 from stages.door import run_stage
-from stages.play import Played, Player
+from stages.play import LOG, Played, Player, logged
 from stages.signals import shielded
 from stages.simulation import open_pool
 from stages.unit import Work, prepare_torch
@@ -35,30 +35,26 @@ def evaluate(work: Work) -> None:
     with work.phases("load"):
         device = prepare_torch(stage.threads)
         from stages.policies import interface as policies
+        from stages.policy_actor import PolicyActor
 
         policy = policies.load(work.policy(work.unit.epoch), device, config.policy.precision).eval()
+        if config.policy.compile:
+            policy.accelerate()
     plan = schedule.evaluations(config)
     scratch = work.scratch("evaluate")
     outcomes: dict[int, Played] = {}
     with open_pool(work, stage) as pool:
         instructions = {task.name: task.instruction for task in pool.spec.tasks}
         about = {"name": pool.spec.name, "version": pool.spec.version, "renderer": pool.spec.renderer}
-        (scratch / "simulator.json").write_text(json.dumps(about) + "\n")
-        player = Player(
-            pool,
-            policy,
-            instructions,
-            groups=1,
-            temperature=stage.temperature or 1.0,
-            coherent=False,
-            phases=work.phases,
-        )
-        for played in player.play(plan):
+        (scratch / "simulator.json").write_text(json.dumps({**about, "split": schedule.EVALUATION}) + "\n")
+        actor = PolicyActor(pool, policy, temperature=stage.temperature or 1.0, coherent=False, phases=work.phases)
+        player = Player(pool, actor, groups=1, phases=work.phases)
+        for played in logged(work.directory / LOG, player.play(plan)):
             outcomes[played.planned.index] = played
             if played.frames:
                 with work.phases("video"):
                     film(config, played, instructions[played.planned.task], scratch / "videos", work.unit.epoch)
-                played.frames.clear()
+            played.forget_images()
             success = sum(p.success for p in outcomes.values()) / len(outcomes)
             work.progress(len(outcomes), len(plan), {"env/success_rate": success})
     played_all = [outcomes[i] for i in sorted(outcomes)]

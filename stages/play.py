@@ -1,4 +1,4 @@
-"""Episodes of a policy in a pool of simulators, in lock step.
+"""Episodes of a plan in a pool of simulators: groups of worlds take turns, each group in lock step.
 
 Every random stream belongs to an episode and every batch is made up by the order of the plan and the outcomes of
 episodes, never by timing: the same plan, policy and seeds give the same numbers, whatever was slow or died on the way.
@@ -7,38 +7,21 @@ episodes, never by timing: the same plan, policy and seeds give the same numbers
 from __future__ import annotations
 
 import dataclasses
-from collections import deque
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
-import torch
 
+from stages.lineup import Lineup, Planned
 from stages.metrics import Phases
-from stages.policies.interface import Observation, Policy
-from stages.simulators.interface import Episode
-from stages.simulators.interface import Observation as Seen
-from stages.simulators.pool import SimulatorPool, Stepped, Ticket
+from stages.simulators.interface import Episode, Observation, split_of
+from stages.simulators.pool import SimulatorPool, Start, Stepped, Ticket
 
+LOG = "episodes.jsonl"
 
-@dataclasses.dataclass(frozen=True)
-class Planned:
-    """An episode to be played.
-
-    Attributes:
-        index: its place among the stage's episodes.
-        task: name of its task.
-        seed: of its initial state.
-        group: episodes of one group start from the same state.
-        noise: the episode's own stream for drawing actions; None: the likeliest actions.
-        film: whether frames are kept.
-    """
-
-    index: int
-    task: str
-    seed: int
-    group: int
-    noise: np.random.Generator | None
-    film: bool = False
+Rows = dict[str, np.ndarray]
 
 
 @dataclasses.dataclass
@@ -47,28 +30,25 @@ class Played:
 
     Attributes:
         planned: what it was.
-        head: uint8 [D, 3, H, W]; likewise wrist [D, 2, 3, H, W] and proprio float32 [D, P].
-        tokens: int16 [D, K, A].
-        actions: float32 [D, K, A], as sent to the simulator.
-        log_probs: float32 [D, K, A].
-        values: float32 [D].
+        head: uint8 [D, 3, H, W], what decisions were made on; so are wrist [D, 2, 3, H, W] and proprio float32 [D, P].
+        acted: what the actor notes of its decisions, [D, ...] by the names an `EpisodeRecord` gives it; `actions`,
+            float32 [D, K, A], at least.
         rewards: float32 [D, K].
         executed: bool [D, K].
         success: the task's predicate held at the end.
         terminated: the task ended it.
-        truncated: the step limit ended it.
+        truncated: the step limit ended it, and not the task.
         bootstrap_value: value of what was seen after the last step of a truncated episode, else 0.
         frames: uint8 [448, 672, 3] one a step, where filmed.
+        worker: the simulator worker it ran in.
+        faults: why that worker was replaced meanwhile, a line each time.
     """
 
     planned: Planned
     head: np.ndarray
     wrist: np.ndarray
     proprio: np.ndarray
-    tokens: np.ndarray
-    actions: np.ndarray
-    log_probs: np.ndarray
-    values: np.ndarray
+    acted: Rows
     rewards: np.ndarray
     executed: np.ndarray
     success: bool
@@ -76,6 +56,13 @@ class Played:
     truncated: bool
     bootstrap_value: float
     frames: list[np.ndarray]
+    worker: int
+    faults: list[str]
+
+    @property
+    def decisions(self) -> int:
+        """D."""
+        return len(self.executed)
 
     @property
     def steps(self) -> int:
@@ -87,12 +74,54 @@ class Played:
         """Undiscounted sum of the rewards."""
         return float(self.rewards[self.executed].sum())
 
+    def forget_images(self) -> None:
+        """Free the memory of what nobody will look at again."""
+        self.head = self.wrist = np.zeros(0, np.uint8)
+        self.frames.clear()
+
+
+@dataclasses.dataclass(frozen=True)
+class Sent:
+    """Worlds that have been sent off.
+
+    Attributes:
+        ticket: what the simulators will answer.
+        note: the answer -> what is noted of each decision, rows in the order of the worlds.
+    """
+
+    ticket: Ticket[Any]
+    note: Callable[[Any], Rows]
+
+
+class Actor(Protocol):
+    """Who decides what worlds do."""
+
+    def act(
+        self,
+        slots: Sequence[int],
+        seen: Sequence[Observation],
+        planned: Sequence[Planned],
+        then: Sequence[Start | None],
+    ) -> Sent:
+        """Decide and send the worlds off.
+
+        Args:
+            slots: n worlds.
+            seen: what each looks like, arrays without a leading axis.
+            planned: the episode of each.
+            then: what each begins should that end.
+        """
+
+    def judge(self, seen: Sequence[Observation], planned: Sequence[Planned]) -> list[float]:
+        """Value what truncated episodes would have gone on from."""
+
 
 @dataclasses.dataclass
 class _World:
-    """The episode that a slot is in the middle of, and its decisions so far."""
+    """The episode that a slot is in, what its next decision will be made on, and its decisions so far."""
 
     planned: Planned
+    seen: Observation
     rows: dict[str, list[np.ndarray]] = dataclasses.field(default_factory=dict)
     frames: list[np.ndarray] = dataclasses.field(default_factory=list)
 
@@ -102,150 +131,166 @@ class _World:
 
 
 class Player:
-    """Plays planned episodes with one policy in one pool.
+    """Plays planned episodes in one pool.
 
     Args:
-        pool: the simulators; its slots are split into `groups` that take turns.
-        policy: decides.
-        instructions: task name -> sentence.
-        groups: the pipeline's stages: while one group simulates, the policy decides for another.
-        temperature: of the distribution that actions are drawn from.
-        coherent: one draw a dimension, shared by the steps of a chunk.
-        phases: where the seconds of simulator and policy are counted.
+        pool: the simulators.
+        actor: who decides.
+        groups: the pipeline's stages: while one group of worlds simulates, the actor decides for another.
+        phases: where the seconds of the simulators are counted.
     """
 
-    def __init__(
-        self,
-        pool: SimulatorPool,
-        policy: Policy,
-        instructions: dict[str, str],
-        *,
-        groups: int,
-        temperature: float,
-        coherent: bool,
-        phases: Phases,
-    ) -> None:
-        self._pool, self._policy, self._instructions = pool, policy, instructions
-        self._temperature, self._coherent, self._phases = temperature, coherent, phases
-        self._groups = [list(part) for part in np.array_split(np.arange(pool.num_envs), groups)]
+    def __init__(self, pool: SimulatorPool, actor: Actor, *, groups: int, phases: Phases) -> None:
+        self._pool, self._actor, self._groups, self._phases = pool, actor, groups, phases
 
     def play(self, plan: Sequence[Planned]) -> Iterator[Played]:
-        """Play episodes; each slot takes the next of the plan as soon as its own has ended.
+        """Play episodes; a slot whose episode has ended goes on with another as long as there is one.
 
         Args:
-            plan: the episodes, started in this order.
+            plan: the episodes, the first ones first.
 
         Yields:
             Each episode once it has ended.
         """
-        waiting = deque(plan)
+        lineup = Lineup(plan, self._pool.num_envs, self._groups)
         worlds: dict[int, _World] = {}
-        tickets: list[Ticket[Stepped] | None] = []
-        for group in self._groups:
-            seen = self._start(group, waiting, worlds)
-            tickets.append(self._decide(seen, worlds))
-        while any(ticket is not None for ticket in tickets):
-            for number, group in enumerate(self._groups):
-                ticket = tickets[number]
-                if ticket is None:
-                    continue
-                slots = [slot for slot in group if slot in worlds]
-                with self._phases("simulate"):
-                    stepped = self._pool.wait(ticket)
-                finished, seen = self._record(slots, stepped, worlds)
-                seen |= self._start([slot for slot in group if slot not in worlds], waiting, worlds)
-                tickets[number] = self._decide(dict(sorted(seen.items())), worlds)
+        sent: list[Sent | None] = [None] * self._groups
+        begun = [self._begin(lineup, lineup.fill(group)) for group in range(self._groups)]
+        for group, (slots, ticket) in enumerate(begun):
+            self._arrive(slots, ticket, lineup, worlds)
+            sent[group] = self._send(group, lineup, worlds)
+        while not lineup.over:
+            for group in range(self._groups):
+                finished = self._take(group, sent[group], lineup, worlds)
+                self._arrive(*self._begin(lineup, lineup.fill(group)), lineup, worlds)
+                sent[group] = self._send(group, lineup, worlds)
                 yield from finished
 
-    def _start(self, free: list[int], waiting: deque[Planned], worlds: dict[int, _World]) -> dict[int, Seen]:
-        """Give free slots the next episodes; returns what the started worlds look like."""
-        slots = free[: len(waiting)]
+    def _begin(self, lineup: Lineup, slots: list[int]) -> tuple[list[int], Ticket[Observation] | None]:
+        """Ask for worlds to be put at the start of the episodes that were dealt to them."""
         if not slots:
-            return {}
-        for slot in slots:
-            worlds[slot] = _World(waiting.popleft())
-        planned = [worlds[slot].planned for slot in slots]
-        with self._phases("simulate"):
-            seen = self._pool.reset(slots, [Episode(p.task, p.seed) for p in planned], [p.film for p in planned])
-        return {slot: _row(seen, i) for i, slot in enumerate(slots)}
+            return slots, None
+        planned = [lineup.episode(slot) for slot in slots]
+        episodes = [Episode(each.task, each.seed) for each in planned]
+        return slots, self._pool.reset_async(slots, episodes, [each.film for each in planned])
 
-    def _decide(self, seen: dict[int, Seen], worlds: dict[int, _World]) -> Ticket[Stepped] | None:
-        """Let the policy decide for the worlds seen and send them off; None when there are none."""
-        if not seen:
+    def _arrive(
+        self, slots: list[int], ticket: Ticket[Observation] | None, lineup: Lineup, worlds: dict[int, _World]
+    ) -> None:
+        """Wait until worlds are where `_begin` wanted them."""
+        if ticket is None:
+            return
+        with self._phases("simulate"):
+            seen = self._pool.wait(ticket)
+        for row, slot in enumerate(slots):
+            worlds[slot] = _World(lineup.episode(slot), _row(seen, row))
+
+    def _send(self, group: int, lineup: Lineup, worlds: dict[int, _World]) -> Sent | None:
+        """Have the actor decide for a group; None when it has no episode."""
+        slots = lineup.playing(group)
+        if not slots:
             return None
-        slots = list(seen)
-        with self._phases("policy"):
-            noise = self._noise([worlds[slot].planned for slot in slots])
-            observation = self._observation([seen[slot] for slot in slots], [worlds[slot] for slot in slots])
-            decision = self._policy.act(observation, noise, self._temperature)
-            actions = decision.actions.cpu().numpy()
-            tokens = decision.taken.cpu().numpy().astype(np.int16)
-            log_probs, values = decision.log_probs.cpu().numpy(), decision.values.cpu().numpy()
-        for i, slot in enumerate(slots):
-            worlds[slot].add(
-                head=seen[slot].head,
-                wrist=seen[slot].wrist,
-                proprio=seen[slot].proprio,
-                tokens=tokens[i],
-                actions=actions[i],
-                log_probs=log_probs[i],
-                values=values[i],
-            )
-        with self._phases("simulate"):
-            return self._pool.step_async(slots, actions)
+        then = [
+            None if each is None else Start(Episode(each.task, each.seed), each.film)
+            for each in lineup.look_ahead(group)
+        ]
+        here = [worlds[slot] for slot in slots]
+        for world in here:
+            world.add(**vars(world.seen))
+        return self._actor.act(slots, [world.seen for world in here], [world.planned for world in here], then)
 
-    def _record(
-        self, slots: list[int], stepped: Stepped, worlds: dict[int, _World]
-    ) -> tuple[list[Played], dict[int, Seen]]:
-        """Note what a chunk brought; returns the episodes that ended and what the others see now."""
-        result = stepped.result
-        over = result.terminated | result.truncated
-        bootstrap = self._bootstrap(slots, stepped, worlds)
-        finished, seen = [], {}
-        for i, slot in enumerate(slots):
+    def _take(self, group: int, sent: Sent | None, lineup: Lineup, worlds: dict[int, _World]) -> list[Played]:
+        """Note what a chunk brought to a group; returns the episodes that ended."""
+        if sent is None:
+            return []
+        with self._phases("simulate"):
+            stepped: Stepped = self._pool.wait(sent.ticket)
+        slots, result = lineup.playing(group), stepped.result
+        noted = sent.note(stepped)
+        values = self._values(stepped, [worlds[slot].planned for slot in slots])
+        finished = []
+        for row, slot in enumerate(slots):
             world = worlds[slot]
-            world.add(rewards=result.rewards[i], executed=result.executed[i])
-            world.frames += result.frames[i]
-            if not over[i]:
-                seen[slot] = _row(stepped.observation, i)
+            world.add(rewards=result.rewards[row], executed=result.executed[row])
+            world.add(**{name: part[row] for name, part in noted.items()})
+            world.frames += result.frames[row]
+            seen = _row(stepped.observation, row)
+            if not (result.terminated[row] or result.truncated[row]):
+                world.seen = seen
                 continue
             rows = {name: np.stack(parts) for name, parts in world.rows.items()}
+            shown = {name: rows.pop(name) for name in ("head", "wrist", "proprio", "rewards", "executed")}
             finished.append(
                 Played(
                     planned=world.planned,
-                    **rows,
-                    success=bool(result.success[i]),
-                    terminated=bool(result.terminated[i]),
-                    truncated=bool(result.truncated[i]),
-                    bootstrap_value=bootstrap.get(slot, 0.0),
+                    **shown,
+                    acted=rows,
+                    success=bool(result.success[row]),
+                    terminated=bool(result.terminated[row]),
+                    truncated=not result.terminated[row],
+                    bootstrap_value=values.get(row, 0.0),
                     frames=world.frames,
+                    worker=self._pool.worker_of(slot),
+                    faults=stepped.faults[row],
                 )
             )
             del worlds[slot]
-        return finished, seen
+            followed = bool(stepped.restarted[row])
+            lineup.end(slot, followed)
+            if followed:
+                worlds[slot] = _World(lineup.episode(slot), seen)
+        return finished
 
-    def _bootstrap(self, slots: list[int], stepped: Stepped, worlds: dict[int, _World]) -> dict[int, float]:
-        """Values of what truncated episodes would have gone on from."""
-        cut = [i for i in range(len(slots)) if stepped.result.truncated[i] and not stepped.result.terminated[i]]
-        if not cut:
+    def _values(self, stepped: Stepped, planned: list[Planned]) -> dict[int, float]:
+        """Values by which the returns of truncated episodes go on, by row."""
+        rows = list(stepped.last)
+        if not rows:
             return {}
-        with self._phases("policy"):
-            rows = [_row(stepped.observation, i) for i in cut]
-            observation = self._observation(rows, [worlds[slots[i]] for i in cut])
-            values = self._policy.act(observation, None, self._temperature).values.cpu().numpy()
-        return {slots[i]: float(value) for i, value in zip(cut, values, strict=True)}
-
-    def _noise(self, planned: list[Planned]) -> torch.Tensor | None:
-        if planned[0].noise is None:
-            return None
-        rows = [self._policy.draw_noise(p.noise, self._coherent) for p in planned if p.noise is not None]
-        return torch.from_numpy(np.stack(rows)).to(self._policy.device)
-
-    def _observation(self, seen: list[Seen], worlds: list[_World]) -> Observation:
-        head, wrist, proprio = (np.stack([getattr(o, name) for o in seen]) for name in ("head", "wrist", "proprio"))
-        instructions = [self._instructions[world.planned.task] for world in worlds]
-        return Observation.from_arrays(head, wrist, proprio, instructions).to(self._policy.device)
+        values = self._actor.judge(list(stepped.last.values()), [planned[row] for row in rows])
+        return dict(zip(rows, values, strict=True))
 
 
-def _row(seen: Seen, i: int) -> Seen:
-    return Seen(seen.head[i], seen.wrist[i], seen.proprio[i])
+def logged(path: Path, episodes: Iterable[Played]) -> Iterator[Played]:
+    """Write a line for each episode as it ends, the faults of its worker among it.
+
+    Args:
+        path: the log, begun anew.
+        episodes: the episodes.
+
+    Yields:
+        The same episodes.
+    """
+    # Unbuffered: one write(2) a line, so nothing is lost when the stage is killed.
+    with path.open("wb", buffering=0) as file:
+        for played in episodes:
+            planned = played.planned
+            line = {
+                "index": planned.index,
+                "task": planned.task,
+                "seed": planned.seed,
+                "split": split_of(planned.seed),
+                "group": planned.group,
+                "success": played.success,
+                "return": played.reward,
+                "steps": played.steps,
+                "decisions": played.decisions,
+                "worker": played.worker,
+                "replayed": played.faults,
+            }
+            file.write((json.dumps(line) + "\n").encode())
+            yield played
+
+
+def in_order(plan: Sequence[Planned], episodes: Iterable[Played]) -> Iterator[Played]:
+    """Hold back episodes that ended early until all before them in the plan have ended."""
+    early: dict[int, Played] = {}
+    position = 0
+    for played in episodes:
+        early[played.planned.index] = played
+        while position < len(plan) and plan[position].index in early:
+            yield early.pop(plan[position].index)
+            position += 1
+
+
+def _row(seen: Observation, row: int) -> Observation:
+    return Observation(seen.head[row], seen.wrist[row], seen.proprio[row])

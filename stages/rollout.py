@@ -9,16 +9,18 @@ Epoch e acts with policy version e - 1 - staleness. A retried shard is the same 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 
 from pipeline.errors import UserError
-from stages import schedule
+from stages import demonstrations, schedule
 from stages.door import run_stage
-from stages.play import Planned, Played, Player
+from stages.expert_actor import ExpertActor, windows
+from stages.lineup import Planned
+from stages.play import LOG, Played, Player, in_order, logged
 from stages.simulation import open_pool
-from stages.simulators.interface import Episode, SimulatorSpec
+from stages.simulators.interface import SimulatorSpec
 from stages.simulators.pool import SimulatorPool
 from stages.trajectories import EpisodeRecord, ShardAttributes, ShardSpec, ShardWriter
 from stages.unit import Work, prepare_torch
@@ -40,27 +42,25 @@ def rollout(work: Work) -> None:
     with work.phases("load"):
         device = prepare_torch(stage.threads)
         from stages.policies import interface as policies
+        from stages.policy_actor import PolicyActor
 
         policy = policies.load(work.policy(version), device, config.policy.precision).eval()
+        if config.policy.compile:
+            policy.accelerate()
     plan = schedule.rollouts(config, work.unit.epoch, shard_of(work))
     with open_pool(work, stage) as pool:
-        instructions = {task.name: task.instruction for task in pool.spec.tasks}
-        player = Player(
-            pool,
-            policy,
-            instructions,
-            groups=stage.pipeline_stage_num,
-            temperature=stage.temperature,
-            coherent=stage.noise == "chunk",
-            phases=work.phases,
+        actor = PolicyActor(
+            pool, policy, temperature=stage.temperature, coherent=stage.noise == "chunk", phases=work.phases
         )
+        player = Player(pool, actor, groups=stage.pipeline_stage_num, phases=work.phases)
         spec = shard_spec(work, pool.spec, "tokens")
         with ShardWriter(work.scratch("rollout"), spec, attributes(work, pool.spec, version)) as writer:
             done: list[Played] = []
-            for played in in_order(plan, player.play(plan)):
+            for played in in_order(plan, logged(work.directory / LOG, player.play(plan))):
                 with work.phases("write"):
                     writer.append(record(played))
-                done.append(slim(played))
+                played.forget_images()
+                done.append(played)
                 work.progress(len(done), len(plan), {"rollout/success_rate": success_rate(done)})
             with work.phases("write"):
                 writer.close()
@@ -76,36 +76,15 @@ def record(played: Played) -> EpisodeRecord:
         group=played.planned.group,
         success=played.success,
         terminated=played.terminated,
-        truncated=played.truncated and not played.terminated,
+        truncated=played.truncated,
         bootstrap_value=played.bootstrap_value,
         head=played.head,
         wrist=played.wrist,
         proprio=played.proprio,
-        actions=played.actions,
         rewards=played.rewards,
         executed=played.executed,
-        tokens=played.tokens,
-        log_probs=played.log_probs,
-        values=played.values,
+        **played.acted,
     )
-
-
-def slim(played: Played) -> Played:
-    """The episode without its images, for the metrics."""
-    empty = np.zeros(0, np.uint8)
-    played.head, played.wrist = empty, empty
-    return played
-
-
-def in_order(plan: list[Planned], episodes: Iterable[Played]) -> Iterator[Played]:
-    """Hold back episodes that ended early until all before them in the plan have ended."""
-    early: dict[int, Played] = {}
-    position = 0
-    for played in episodes:
-        early[played.planned.index] = played
-        while position < len(plan) and plan[position].index in early:
-            yield early.pop(plan[position].index)
-            position += 1
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -125,107 +104,34 @@ def demonstrate(work: Work) -> None:
     limit = stage.max_episode_steps or config.simulator.max_episode_steps
     with open_pool(work, stage, expert_perturbation=stage.perturbation, max_episode_steps=limit) as pool:
         spec = shard_spec(work, pool.spec, "demonstration")
-        failures = kept = 0
+        attempts: list[demonstrations.Attempt] = []
         with ShardWriter(work.scratch("demonstrate"), spec, attributes(work, pool.spec, None)) as writer:
-            for done, demonstration in enumerate(expert_episodes(work, pool, plan), start=1):
-                failures += not demonstration.success
-                if demonstration.success or not stage.only_success:
+            for played in expert_episodes(work, pool, plan):
+                kept = played.success or not stage.only_success
+                if kept:
                     with work.phases("write"):
-                        writer.append(demonstration)
-                    kept += 1
-                work.progress(done, len(plan), {"rollout/success_rate": 1 - failures / done})
-            if not kept:
+                        writer.append(played)
+                steps = int(played.executed[:, : stage.stride].sum())  # windows overlap behind that
+                attempts.append(demonstrations.Attempt(played.task, played.success, kept, len(played.executed), steps))
+                rate = sum(attempt.success for attempt in attempts) / len(attempts)
+                work.progress(len(attempts), len(plan), {"rollout/success_rate": rate})
+            if not any(attempt.kept for attempt in attempts):
                 raise UserError(
                     f"{work.unit}: the expert solved none of {len(plan)} episodes; make the task easier in "
                     f"simulator.options or lower demonstrate.perturbation={stage.perturbation}"
                 )
             with work.phases("write"):
-                trajectories = writer.close()
-    lengths = trajectories.episodes.length * stage.stride
-    work.summary |= {
-        "rollout/success_rate": 1 - failures / len(plan),
-        "rollout/episodes": float(kept),
-        "rollout/decisions": float(len(trajectories)),
-        "rollout/episode_length": float(lengths.mean()),
-    }
+                writer.close()
+    work.summary |= demonstrations.metrics(attempts)
     work.metrics.log(0, work.summary)
 
 
 def expert_episodes(work: Work, pool: SimulatorPool, plan: list[Planned]) -> Iterator[EpisodeRecord]:
-    """Play the plan in waves of as many episodes as there are environments; episodes come in the plan's order."""
-    stride, chunk = work.config.demonstrate.stride, work.config.policy.chunk
-    for begin in range(0, len(plan), pool.num_envs):
-        wave = plan[begin : begin + pool.num_envs]
-        slots = list(range(len(wave)))
-        parts: list[list[dict[str, np.ndarray]]] = [[] for _ in wave]
-        ends: dict[int, tuple[bool, bool]] = {}
-        with work.phases("simulate"):
-            seen = pool.reset(slots, [Episode(p.task, p.seed) for p in wave])
-            while slots:
-                acted = pool.expert(slots, stride)
-                result = acted.result
-                for row, slot in enumerate(slots):
-                    parts[slot].append(
-                        {
-                            "head": seen.head[row],
-                            "wrist": seen.wrist[row],
-                            "proprio": seen.proprio[row],
-                            "actions": acted.actions[row],
-                            "clean": acted.clean[row],
-                            "rewards": result.rewards[row],
-                            "executed": result.executed[row],
-                        }
-                    )
-                over = result.terminated | result.truncated
-                for row in np.flatnonzero(over).tolist():
-                    ends[slots[row]] = bool(result.success[row]), bool(result.terminated[row])
-                going = np.flatnonzero(~over)
-                slots = [slots[row] for row in going.tolist()]
-                seen = type(seen)(*(getattr(acted.observation, name)[going] for name in ("head", "wrist", "proprio")))
-        for slot, planned in enumerate(wave):
-            yield windows(planned, parts[slot], *ends[slot], chunk)
-
-
-def windows(
-    planned: Planned, parts: list[dict[str, np.ndarray]], success: bool, terminated: bool, chunk: int
-) -> EpisodeRecord:
-    """Turn pieces of `stride` steps into decisions of `chunk` actions, which overlap where the chunk is longer.
-
-    Args:
-        planned: what was played.
-        parts: the pieces in order, each an observation and the steps after it.
-        success: how the episode ended.
-        terminated: how the episode ended.
-        chunk: K.
-
-    Returns:
-        The episode. A reward stands in the first window that holds its step; past the end nothing is executed.
-    """
-    stride = len(parts[0]["executed"])
-    steps = {name: np.concatenate([part[name] for part in parts]) for name in ("actions", "clean", "executed")}
-    index = np.arange(len(parts))[:, None] * stride + np.arange(chunk)[None]
-    inside = index < len(steps["executed"])
-    index = np.minimum(index, len(steps["executed"]) - 1)
-    executed = steps["executed"][index] & inside
-    # An action after a burst corrects what this observation cannot show: nothing behind the first burst is imitated.
-    clean = np.logical_and.accumulate(steps["clean"][index] | ~executed, axis=1)
-    rewards = np.zeros(executed.shape, np.float32)
-    rewards[:, :stride] = np.stack([part["rewards"] for part in parts])
-    return EpisodeRecord(
-        task=planned.task,
-        seed=planned.seed,
-        group=planned.group,
-        success=success,
-        terminated=terminated,
-        truncated=not terminated,
-        head=np.stack([part["head"] for part in parts]),
-        wrist=np.stack([part["wrist"] for part in parts]),
-        proprio=np.stack([part["proprio"] for part in parts]),
-        actions=steps["actions"][index],
-        rewards=rewards,
-        executed=executed,
-        clean=clean,
-    )
+    """Let the expert play the plan; episodes come in its order."""
+    actor = ExpertActor(pool, work.config.demonstrate.stride)
+    player = Player(pool, actor, groups=min(2, pool.num_envs), phases=work.phases)
+    for played in in_order(plan, logged(work.directory / LOG, player.play(plan))):
+        yield windows(played, work.config.policy.chunk)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -267,7 +173,7 @@ def attributes(work: Work, simulator: SimulatorSpec, version: int | None) -> Sha
         renderer=simulator.renderer,
         tasks=tuple(task.name for task in simulator.tasks),
         instructions=tuple(task.instruction for task in simulator.tasks),
-        split="train",
+        split=schedule.TRAINING,
     )
 
 
@@ -286,8 +192,8 @@ def rollout_metrics(played: list[Played]) -> dict[str, float]:
         "rollout/reward_std": float(rewards.std()),
         "rollout/episode_length": float(steps.mean()),
         "rollout/episodes": float(len(played)),
-        "rollout/decisions": float(sum(len(p.values) for p in played)),
-        "rollout/value_mean": float(np.concatenate([p.values for p in played]).mean()),
+        "rollout/decisions": float(sum(p.decisions for p in played)),
+        "rollout/value_mean": float(np.concatenate([p.acted["values"] for p in played]).mean()),
         "env/step_reward": float(rewards.sum() / steps.sum()),
         "env/termination_rate": float(sum(p.terminated for p in played) / steps.sum()),
     }

@@ -7,10 +7,11 @@ held-out states are the same for every run, which makes runs comparable.
 from __future__ import annotations
 
 from pipeline.config import Config
-from stages.play import Planned
+from stages.lineup import Planned
+from stages.simulators.interface import HELD_OUT, split_of
 from stages.unit import stream
 
-HELD_OUT = 2**31
+TRAINING, EVALUATION = split_of(0), split_of(HELD_OUT)
 
 
 def shard_range(total: int, shards: int, shard: int) -> range:

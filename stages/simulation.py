@@ -39,6 +39,7 @@ def open_pool(work: Work, layout: Workers, **extra: Any) -> Iterator[SimulatorPo
 
     Raises:
         UserError: the config asks for something the simulator does not have, or the job has too few GPUs.
+        SimulatorLost: a worker failed too often.
     """
     simulator = work.config.simulator
     settings: dict[str, Any] = {
@@ -50,6 +51,7 @@ def open_pool(work: Work, layout: Workers, **extra: Any) -> Iterator[SimulatorPo
         "timeout_s": simulator.timeout,
         "start_timeout_s": simulator.start_timeout,
         "max_restarts": simulator.max_restarts,
+        "recycle_episodes": simulator.recycle_episodes,
         "environments": simulator_devices(layout.num_workers),
     }
 
@@ -64,12 +66,11 @@ def open_pool(work: Work, layout: Workers, **extra: Any) -> Iterator[SimulatorPo
     try:
         with work.phases("start simulators"):
             running = work.kept.take("simulators", settings, start, has_restarts_left)
+        pool, spec = running.pool, running.pool.spec
+        print(f"{spec.name} {spec.version}, rendered by {spec.renderer}: {pool.num_envs} environments", flush=True)
+        yield pool
     except SimulatorConfigError as error:
         raise UserError(f"{work.run / 'config.yaml'}: simulator: {error}") from error
-    pool = running.pool
-    spec = pool.spec
-    print(f"{spec.name} {spec.version}, rendered by {spec.renderer}: {pool.num_envs} environments", flush=True)
-    yield pool
     work.summary["time/worker_restarts"] = float(pool.restarts - running.reported)
     running.reported = pool.restarts
 

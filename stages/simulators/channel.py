@@ -11,6 +11,8 @@ import dataclasses
 import mmap
 import os
 import pickle
+import socket
+import struct
 from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from typing import Any
@@ -18,6 +20,7 @@ from typing import Any
 import numpy as np
 
 ALIGNMENT = 64  # bytes: a cache line, so that no array starts in the middle of one
+GROWTH = 1 << 20  # bytes: memory is taken in steps of this size, so that messages a little longer need no new mapping
 PICKLE_PROTOCOL = 4  # known to every Python a simulator may need
 
 
@@ -36,6 +39,10 @@ class Message:
     arrays: dict[str, np.ndarray]
 
 
+class MemoryShortage(Exception):
+    """There is no memory for what has to be passed on; the message says how much."""
+
+
 class SharedMemory:
     """Memory of a file descriptor, mapped into this process; it grows as messages need it and never shrinks."""
 
@@ -45,16 +52,26 @@ class SharedMemory:
         self._map: mmap.mmap | None = None
 
     def hold(self, size: int) -> None:
-        """Make the first `size` bytes usable on this side, growing the file where it is shorter."""
+        """Make the first `size` bytes usable on this side, growing the file where it is shorter.
+
+        Raises:
+            MemoryShortage: the machine, or the job's share of it, has no more memory.
+        """
         if self._map is not None and len(self._map) >= size:
             return
-        length = os.fstat(self._descriptor).st_size
-        if length < size:
-            # Doubling keeps remapping rare; pages that nobody touches cost nothing.
-            length = max(mmap.PAGESIZE, 1 << (size - 1).bit_length())
-            os.ftruncate(self._descriptor, length)
-        # The former mapping goes away with the last array that looks into it.
-        self._map = mmap.mmap(self._descriptor, length)
+        try:
+            length = os.fstat(self._descriptor).st_size
+            if length < size:
+                length = -(-size // GROWTH) * GROWTH
+                # Pages are taken here, where a lack of them is an error, not at the first write, where it is a SIGBUS.
+                os.posix_fallocate(self._descriptor, 0, length)
+            # The former mapping goes away with the last array that looks into it.
+            self._map = mmap.mmap(self._descriptor, length)
+        except OSError as error:
+            raise MemoryShortage(
+                f"{size / 1e6:.0f} MB of shared memory cannot be had for the simulator's arrays ({error.strerror}): "
+                "give the job more memory or a worker fewer environments"
+            ) from error
 
     def array(self, dtype: str, shape: tuple[int, ...], offset: int) -> np.ndarray:
         """Return the array that lies `offset` bytes into the memory."""
@@ -82,6 +99,14 @@ class Channel:
         self._outgoing = SharedMemory(outgoing)
         self._incoming = SharedMemory(incoming)
 
+    def limit(self, seconds: float) -> None:
+        """Let `send` and `receive` of this side fail when the other side stops for so long amid a message."""
+        whole, part = divmod(seconds, 1)
+        period = struct.pack("ll", int(whole), int(part * 1e6))  # a timeval
+        with socket.socket(fileno=os.dup(self.connection.fileno())) as line:
+            for direction in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
+                line.setsockopt(socket.SOL_SOCKET, direction, period)
+
     def send(self, verb: str, fields: Mapping[str, Any], arrays: Mapping[str, np.ndarray] | None = None) -> None:
         """Send a message; the other side must have read the one before.
 
@@ -92,6 +117,8 @@ class Channel:
 
         Raises:
             BrokenPipeError: the other side is gone.
+            BlockingIOError: the other side has stopped, see `limit`.
+            MemoryShortage: there is no memory for the arrays; nothing was sent.
         """
         arrays = arrays or {}
         layout, size = [], 0
@@ -110,6 +137,8 @@ class Channel:
 
         Raises:
             EOFError: the other side is gone.
+            BlockingIOError: the other side has stopped, see `limit`.
+            MemoryShortage: the arrays cannot be mapped.
         """
         verb, fields, layout = pickle.loads(self.connection.recv_bytes())
         arrays = {}

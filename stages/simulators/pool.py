@@ -13,9 +13,7 @@ deterministic simulator whatever a pool returns is, bit for bit, what it would h
 
 from __future__ import annotations
 
-import collections
 import dataclasses
-import logging
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -26,56 +24,17 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from stages.simulators.channel import Message
 from stages.simulators.interface import Episode, Observation, SimulatorConfigError, SimulatorSpec
-from stages.simulators.process import WorkerFault, WorkerOrder, WorkerProcess
-from stages.simulators.replay import Command, History
-from stages.simulators.tickets import Demonstrated, Stepped, Ticket, demonstrated, observation, stepped
+from stages.simulators.place import Limits, Place, SimulatorLost
+from stages.simulators.process import WorkerFault, WorkerOrder
+from stages.simulators.replay import Command, Start
+from stages.simulators.tickets import Demonstrated, Part, Stepped, Ticket, demonstrated, observation, stepped
 
-__all__ = ["Demonstrated", "SimulatorLost", "SimulatorPool", "Stepped", "Ticket"]
+__all__ = ["Demonstrated", "SimulatorLost", "SimulatorPool", "Start", "Stepped", "Ticket"]
 
 CLOSE_SECONDS = 5.0  # for all workers together to close by themselves
 
-logger = logging.getLogger(__name__)
-
 T = TypeVar("T")
-
-
-class SimulatorLost(RuntimeError):
-    """A worker failed more often than `max_restarts` allows; the message holds its last words."""
-
-
-@dataclasses.dataclass
-class _Part:
-    """The share of a ticket that one worker carries out: `rows` of the ticket are the worlds of `command`."""
-
-    ticket: Ticket[Any]
-    rows: list[int]
-    command: Command
-
-
-class _Worker:
-    """A place in the pool for a worker process, and what is asked of whichever process holds it."""
-
-    def __init__(self, order: WorkerOrder, first_slot: int) -> None:
-        self.order = order
-        self.first_slot = first_slot
-        self.process = WorkerProcess(order)
-        self.history = History()
-        self.waiting: collections.deque[_Part] = collections.deque()
-        self.current: _Part | None = None
-        self.sent_at = 0.0
-        self.restarts = 0
-        self.peak_rss = 0
-
-    def send(self, command: Command) -> None:
-        self.sent_at = time.monotonic()
-        self.process.send(command.verb, command.fields(), command.arrays())
-
-    def receive(self) -> Message:
-        message = self.process.receive()
-        self.peak_rss = max(self.peak_rss, message.fields["peak_rss"])
-        return message
 
 
 class SimulatorPool:
@@ -95,6 +54,7 @@ class SimulatorPool:
         timeout_s: float = 300.0,
         start_timeout_s: float = 600.0,
         max_restarts: int = 3,
+        recycle_episodes: int | None = None,
         log_dir: Path | None = None,
         environments: Sequence[Mapping[str, str]] = (),
     ) -> None:
@@ -108,7 +68,8 @@ class SimulatorPool:
             python: interpreter of the simulator; None takes this one.
             timeout_s: seconds a worker may take for one command before it counts as hung.
             start_timeout_s: seconds a worker may take to come up.
-            max_restarts: how often the process in one place may be replaced.
+            max_restarts: how often the process in one place may be replaced because it failed.
+            recycle_episodes: episodes after which a process is replaced because it is old; None: never.
             log_dir: folder for `simulator-<worker>.log`; None leaves the workers' output where this process's goes.
             environments: variables set for each worker, e.g. `CUDA_VISIBLE_DEVICES`; empty: none.
 
@@ -121,37 +82,49 @@ class SimulatorPool:
                 f"{num_workers} simulator workers cannot share {num_envs} environments; ask for 1 to {num_envs}"
             )
         self.num_envs = num_envs
-        self._timeout, self._start_timeout, self._max_restarts = timeout_s, start_timeout_s, max_restarts
-        self._workers: list[_Worker] = []
+        self._places: list[Place] = []
         self._closed = False
+        limits = Limits(timeout_s, start_timeout_s, max_restarts, recycle_episodes)
         bounds = [num_envs * index // num_workers for index in range(num_workers + 1)]
         try:
             for index, (first, end) in enumerate(zip(bounds, bounds[1:], strict=False)):
                 log = None if log_dir is None else log_dir / f"simulator-{index}.log"
                 environment = environments[index] if environments else {}
                 order = WorkerOrder(name, options, end - first, python or sys.executable, environment, log)
-                self._workers.append(_Worker(order, first))
-            specs = [self._first_spec(worker) for worker in self._workers]
+                self._places.append(Place(index, order, first, limits))
+            while any(place.spec is None for place in self._places):
+                self._turn()
         except BaseException:
             self.close()
             raise
-        self.spec: SimulatorSpec = specs[0]
-        self._owner = [worker for worker in self._workers for _ in range(worker.order.num_envs)]
+        spec = self._places[0].spec
+        assert spec is not None
+        self.spec: SimulatorSpec = spec
+        self._owner = [place for place in self._places for _ in range(place.order.num_envs)]
 
     @property
     def restarts(self) -> int:
-        """How many worker processes were replaced."""
-        return sum(worker.restarts for worker in self._workers)
+        """How many worker processes were replaced because they failed."""
+        return sum(place.restarts for place in self._places)
+
+    @property
+    def recycled(self) -> int:
+        """How many worker processes were replaced because they were old."""
+        return sum(place.recycled for place in self._places)
 
     @property
     def peak_rss(self) -> list[int]:
         """The most memory each worker held, in bytes."""
-        return [worker.peak_rss for worker in self._workers]
+        return [place.peak_rss for place in self._places]
 
     @property
     def pids(self) -> list[int]:
         """The process in each worker's place."""
-        return [worker.process.process.pid for worker in self._workers]
+        return [place.process.process.pid for place in self._places]
+
+    def worker_of(self, slot: int) -> int:
+        """Return the worker that a world lives in."""
+        return self._owner[slot].index
 
     def reset(
         self, slots: Sequence[int], episodes: Sequence[Episode], film: Sequence[bool] | None = None
@@ -163,13 +136,13 @@ class SimulatorPool:
         """Look at worlds, see `observe_async`."""
         return self.wait(self.observe_async(slots))
 
-    def step(self, slots: Sequence[int], actions: np.ndarray) -> Stepped:
+    def step(self, slots: Sequence[int], actions: np.ndarray, then: Sequence[Start | None] = ()) -> Stepped:
         """Carry out a chunk of actions, see `step_async`."""
-        return self.wait(self.step_async(slots, actions))
+        return self.wait(self.step_async(slots, actions, then))
 
-    def expert(self, slots: Sequence[int], length: int) -> Demonstrated:
+    def expert(self, slots: Sequence[int], length: int, then: Sequence[Start | None] = ()) -> Demonstrated:
         """Let the expert act, see `expert_async`."""
-        return self.wait(self.expert_async(slots, length))
+        return self.wait(self.expert_async(slots, length, then))
 
     def reset_async(
         self, slots: Sequence[int], episodes: Sequence[Episode], film: Sequence[bool] | None = None
@@ -184,43 +157,51 @@ class SimulatorPool:
         film = [False] * len(slots) if film is None else film
         if not len(slots) == len(episodes) == len(film):
             raise ValueError(f"{len(slots)} slots, {len(episodes)} episodes and {len(film)} film flags")
-        # Numpy's integers would have to be known to the worker's numpy, Python's need not.
-        plain = [Episode(episode.task, int(episode.seed)) for episode in episodes]
-        return self._ask(Command("reset", slots, episodes=plain, film=[bool(flag) for flag in film]), observation)
+        starts = [_plain(Start(episode, filmed)) for episode, filmed in zip(episodes, film, strict=True)]
+        return self._ask(Command("reset", slots, starts=starts), observation)
 
     def observe_async(self, slots: Sequence[int]) -> Ticket[Observation]:
         """Ask what worlds look like now."""
         return self._ask(Command("observe", slots), observation)
 
-    def step_async(self, slots: Sequence[int], actions: np.ndarray) -> Ticket[Stepped]:
+    def step_async(
+        self, slots: Sequence[int], actions: np.ndarray, then: Sequence[Start | None] = ()
+    ) -> Ticket[Stepped]:
         """Ask for a chunk of actions to be carried out and the worlds to be observed after it.
 
         Args:
             slots: n worlds.
             actions: float32 [n, K, A] in [-1, 1].
+            then: what each world is reset to should its episode end in this chunk, n; None and empty let it rest.
         """
         actions = np.array(actions, np.float32)  # kept for replays, so a copy
         if actions.ndim != 3 or (actions.shape[0], actions.shape[2]) != (len(slots), self.spec.action_dim):
             raise ValueError(f"actions are {list(actions.shape)}, wanted [{len(slots)}, K, {self.spec.action_dim}]")
         if not np.isfinite(actions).all():
             raise ValueError("actions hold NaN or infinity")
-        return self._ask(Command("step", slots, actions=actions), stepped)
+        return self._ask(Command("step", slots, actions=actions, then=_following(slots, then)), stepped)
 
-    def expert_async(self, slots: Sequence[int], length: int) -> Ticket[Demonstrated]:
-        """Ask for the expert to act for a chunk of `length` actions and the worlds to be observed after it."""
-        return self._ask(Command("expert", slots, length=int(length)), demonstrated)
+    def expert_async(
+        self, slots: Sequence[int], length: int, then: Sequence[Start | None] = ()
+    ) -> Ticket[Demonstrated]:
+        """Ask for the expert to act for a chunk of `length` actions, else as `step_async`."""
+        return self._ask(Command("expert", slots, length=int(length), then=_following(slots, then)), demonstrated)
 
     def wait(self, ticket: Ticket[T]) -> T:
         """Return the answer to a ticket, keeping every worker busy meanwhile.
 
         Raises:
-            SimulatorConfigError: the simulator refused it.
-            SimulatorLost: a worker failed too often; the pool can only be closed.
+            SimulatorConfigError: the simulator refused it, or to start again; only the latter closes the pool.
+            SimulatorLost: a worker failed too often; the pool is closed.
         """
         while ticket.missing:
             if self._closed:
                 raise RuntimeError("the simulator pool was closed before it answered")
-            self._turn()
+            try:
+                self._turn()
+            except (SimulatorLost, SimulatorConfigError):
+                self.close()
+                raise
         return ticket.answer()
 
     def close(self) -> None:
@@ -229,18 +210,18 @@ class SimulatorPool:
             return
         self._closed = True
         asked = []
-        for worker in self._workers:
-            if worker.current is None:
+        for place in self._places:
+            if not place.busy:
                 try:
-                    worker.process.send("close", {})
-                    asked.append(worker.process)
+                    place.process.send("close", {})
+                    asked.append(place.process)
                 except WorkerFault:
                     continue  # already gone, which is what closing is for
         deadline = time.monotonic() + CLOSE_SECONDS
         while (asked := [process for process in asked if process.running()]) and time.monotonic() < deadline:
             time.sleep(0.005)
-        for worker in self._workers:
-            worker.process.kill()
+        for place in self._places:
+            place.process.kill()
 
     def __enter__(self) -> SimulatorPool:
         """Use the pool in a `with` block, which closes it."""
@@ -260,90 +241,31 @@ class SimulatorPool:
         if len(set(slots)) != len(slots) or not set(slots) <= set(range(self.num_envs)):
             raise ValueError(f"slots {slots}: wanted different ones of 0 to {self.num_envs - 1}")
         ticket = Ticket(len(slots), finish)
-        shares: dict[_Worker, list[int]] = {}
+        shares: dict[Place, list[int]] = {}
         for row, slot in enumerate(slots):
             shares.setdefault(self._owner[slot], []).append(row)
-        for worker, rows in shares.items():
+        for place, rows in shares.items():
             share = command.rows(rows)
-            share = dataclasses.replace(share, slots=[int(slot) - worker.first_slot for slot in share.slots])
-            worker.waiting.append(_Part(ticket, rows, share))
+            share = dataclasses.replace(share, slots=[int(slot) - place.first_slot for slot in share.slots])
             ticket.missing += 1
-            self._send_next(worker)
+            place.ask(share, Part(ticket, rows))
         return ticket
 
     def _turn(self) -> None:
-        """Wait until a worker answers or is overdue, and deal with it."""
-        busy = {worker.process.channel.connection: worker for worker in self._workers if worker.current is not None}
-        deadline = min(worker.sent_at for worker in busy.values()) + self._timeout
-        connection.wait(list(busy), max(0.0, deadline - time.monotonic()))
-        for line, worker in busy.items():
-            # An answer counts even when it is late: this side may have been away, with the policy or another worker.
-            if line.poll():
-                self._collect(worker)
-            elif time.monotonic() >= worker.sent_at + self._timeout:
-                self._replace(worker, WorkerFault(f"it did not answer for {self._timeout:g} s"))
+        """Wait until a worker answers or is overdue, and see to it."""
+        busy = [place for place in self._places if place.busy]
+        deadline = min(place.deadline for place in busy)
+        connection.wait([place.line for place in busy], max(0.0, deadline - time.monotonic()))
+        for place in busy:
+            place.attend()
 
-    def _collect(self, worker: _Worker) -> None:
-        part = worker.current
-        assert part is not None
-        try:
-            part.ticket.fill(part.rows, worker.receive())
-        except WorkerFault as fault:
-            self._replace(worker, fault)
-            return
-        except SimulatorConfigError as error:
-            part.ticket.error = error
-        else:
-            worker.history.record(part.command)
-        part.ticket.missing -= 1
-        worker.current = None
-        self._send_next(worker)
 
-    def _send_next(self, worker: _Worker) -> None:
-        if worker.current is None and worker.waiting:
-            worker.current = worker.waiting.popleft()
-            try:
-                worker.send(worker.current.command)
-            except WorkerFault as fault:
-                self._replace(worker, fault)
+def _following(slots: Sequence[int], then: Sequence[Start | None]) -> list[Start | None]:
+    if then and len(then) != len(slots):
+        raise ValueError(f"{len(slots)} slots and {len(then)} episodes that follow")
+    return [None if start is None else _plain(start) for start in then]
 
-    def _replace(self, worker: _Worker, fault: WorkerFault) -> None:
-        """Put a new process in a worker's place, bring its worlds back to where they were, ask again what was asked."""
-        while True:
-            self._count(worker, fault)
-            worker.process.kill()
-            worker.process = WorkerProcess(worker.order)
-            try:
-                worker.process.ready(self._start_timeout)
-                for command in worker.history:
-                    worker.send(command)
-                    if not worker.process.channel.connection.poll(self._timeout):
-                        raise WorkerFault(f"it did not answer for {self._timeout:g} s")
-                    worker.receive()
-                if worker.current is not None:
-                    worker.send(worker.current.command)
-                return
-            except WorkerFault as again:
-                fault = again
 
-    def _count(self, worker: _Worker, fault: WorkerFault) -> None:
-        """Count a restart, unless there were too many."""
-        place = f"simulator worker {self._workers.index(worker)} ({worker.order.name})"
-        if worker.restarts >= self._max_restarts:
-            tail = worker.process.tail()
-            words = f"\nThe last it printed:\n{tail}" if tail else ""
-            raise SimulatorLost(f"{place} failed after {worker.restarts} restarts: {fault}{words}") from fault
-        worker.restarts += 1
-        logger.warning("%s is replaced, restart %d of %d: %s", place, worker.restarts, self._max_restarts, fault)
-
-    def _first_spec(self, worker: _Worker) -> SimulatorSpec:
-        """Wait for a worker to come up for the first time; one that says why it cannot is not tried again."""
-        while True:
-            try:
-                return worker.process.ready(self._start_timeout)
-            except WorkerFault as fault:
-                if fault.reported:
-                    raise SimulatorLost(f"simulator {worker.order.name} does not start: {fault}") from fault
-                self._count(worker, fault)
-                worker.process.kill()
-                worker.process = WorkerProcess(worker.order)
+def _plain(start: Start) -> Start:
+    """The same in Python's own numbers: numpy's would have to be known to the worker's numpy."""
+    return Start(Episode(start.episode.task, int(start.episode.seed)), bool(start.film))

@@ -15,31 +15,34 @@ from typing import Any
 
 import numpy as np
 
-from stages.simulators.channel import Channel, Message
-from stages.simulators.interface import SimulatorConfigError, SimulatorSpec
+from stages.simulators.channel import Channel, MemoryShortage, Message
+from stages.simulators.interface import SimulatorConfigError
 
 PACKAGE_ROOT = Path(__file__).resolve().parents[2]
-TAIL_LINES = 20
+TAIL_LINES, TAIL_BYTES = 20, 1 << 16
 REAP_SECONDS = 10.0  # a killed process can linger in a driver call; past this it is left to the kernel
 HANGUP_SECONDS = 5.0  # from closing its socket to being dead
+MESSAGE_SECONDS = 60.0  # from the first to the last byte of a message; they take microseconds
 
 # Many workers share a node, so each keeps to one thread. LP_NUM_THREADS is for llvmpipe, Mesa's software renderer.
 ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "LP_NUM_THREADS"), "1"
 )
 
+CUDA_DEVICES, EGL_DEVICE = "CUDA_VISIBLE_DEVICES", "MUJOCO_EGL_DEVICE_ID"
+
 
 class WorkerFault(Exception):
     """A worker died, hung, failed or returned what is not a number; another one can take its place.
 
     Attributes:
-        reported: the worker itself told what went wrong, with its traceback.
+        traceback: of the simulator, where the worker itself told what went wrong; else empty.
     """
 
-    def __init__(self, reason: str, reported: bool = False) -> None:
-        """Keep the reason, in words."""
+    def __init__(self, reason: str, traceback: str = "") -> None:
+        """Keep the reason, in words and in one line."""
         super().__init__(reason)
-        self.reported = reported
+        self.traceback = traceback
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +70,7 @@ class WorkerProcess:
     """A running worker. It leads a session and process group of its own, so a terminal's Ctrl-C does not reach it."""
 
     def __init__(self, order: WorkerOrder) -> None:
-        """Start the process and tell it what to build; `ready` waits until it has.
+        """Start the process and tell it what to build; its first answer is that it has.
 
         Raises:
             SimulatorConfigError: the interpreter cannot be run.
@@ -91,52 +94,44 @@ class WorkerProcess:
         finally:
             theirs.close()
         self.channel = Channel(ours.detach(), outgoing=commands, incoming=answers)
-        self.send("make", {"name": order.name, "num_envs": order.num_envs, "options": dict(order.options)})
-
-    def ready(self, timeout: float) -> SimulatorSpec:
-        """Wait until the simulator is up.
-
-        Args:
-            timeout: seconds.
-
-        Raises:
-            SimulatorConfigError: the simulator refuses its options.
-            WorkerFault: it did not come up.
-        """
-        if not self.channel.connection.poll(timeout):
-            raise WorkerFault(f"it was not up after {timeout:g} s")
-        spec: SimulatorSpec = self.receive().fields["spec"]
-        return spec
+        self.channel.limit(MESSAGE_SECONDS)
+        with contextlib.suppress(WorkerFault):  # one that is gone already is noticed when its answer is waited for
+            self.send("make", {"name": order.name, "num_envs": order.num_envs, "options": dict(order.options)})
 
     def send(self, verb: str, fields: Mapping[str, Any], arrays: Mapping[str, np.ndarray] | None = None) -> None:
         """Send a command.
 
         Raises:
-            WorkerFault: the worker is gone.
+            WorkerFault: the worker is gone or has stopped, or there is no memory for the arrays.
         """
         try:
             self.channel.send(verb, fields, arrays)
         except (BrokenPipeError, ConnectionResetError) as error:
             raise WorkerFault(self._end()) from error
+        except BlockingIOError as error:
+            raise WorkerFault(f"it took no command for {MESSAGE_SECONDS:g} s") from error
+        except MemoryShortage as error:
+            raise WorkerFault(str(error)) from error
 
     def receive(self) -> Message:
-        """Take the answer to the command sent last; blocks until there is one.
+        """Take an answer that has begun to arrive.
 
         Raises:
-            SimulatorConfigError: the simulator refuses the command.
-            WorkerFault: the worker is gone, its simulator failed, or it returned NaN or infinity.
+            SimulatorConfigError: the simulator refuses what was asked.
+            WorkerFault: the worker is gone or has stopped, its simulator failed, or there is no memory.
         """
         try:
             message = self.channel.receive()
         except (EOFError, ConnectionResetError) as error:
             raise WorkerFault(self._end()) from error
+        except BlockingIOError as error:
+            raise WorkerFault(f"its answer was not whole after {MESSAGE_SECONDS:g} s") from error
+        except MemoryShortage as error:
+            raise WorkerFault(str(error)) from error
         if message.verb == "refused":
             raise SimulatorConfigError(message.fields["message"])
         if message.verb == "failed":
-            raise WorkerFault(message.fields["traceback"].strip(), reported=True)
-        for name in ("proprio", "rewards", "actions"):
-            if name in message.arrays and not np.isfinite(message.arrays[name]).all():
-                raise WorkerFault(f"its {name} hold NaN or infinity")
+            raise WorkerFault(message.fields["reason"], message.fields["traceback"])
         return message
 
     def running(self) -> bool:
@@ -160,7 +155,7 @@ class WorkerProcess:
         if self._log is None:
             return ""
         with self._log.open("rb") as file:
-            file.seek(self._log_start)
+            file.seek(max(self._log_start, self._log.stat().st_size - TAIL_BYTES))
             return "\n".join(file.read().decode(errors="replace").splitlines()[-TAIL_LINES:])
 
     def _end(self) -> str:
@@ -172,7 +167,8 @@ class WorkerProcess:
             time.sleep(0.005)
         if exit_.si_code == os.CLD_EXITED:
             return f"it exited with status {exit_.si_status}"
-        return f"it was killed by signal {exit_.si_status} ({signal.strsignal(exit_.si_status)})"
+        cause = ", as the kernel does when memory runs out" if exit_.si_status == signal.SIGKILL else ""
+        return f"it was killed by signal {exit_.si_status} ({signal.strsignal(exit_.si_status)}){cause}"
 
     def _exit(self) -> os.waitid_result | None:
         """Return how the process ended, None while it runs; it is not reaped, so its number stays its own."""
@@ -181,8 +177,12 @@ class WorkerProcess:
 
 def _spawn(order: WorkerOrder, inherited: tuple[int, int, int]) -> subprocess.Popen[bytes]:
     search_path = [str(PACKAGE_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    inherited_environment = dict(os.environ)
+    if CUDA_DEVICES in order.environment:
+        # EGL draws on the worker's own card by itself; a number chosen for other cards would lead it to another.
+        inherited_environment.pop(EGL_DEVICE, None)
     environment = {
-        **os.environ,
+        **inherited_environment,
         **ONE_THREAD,
         "PYTHONPATH": os.pathsep.join(search_path),
         "PYTHONFAULTHANDLER": "1",  # a segmentation fault leaves a traceback in the log

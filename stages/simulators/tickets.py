@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -13,6 +13,8 @@ from stages.simulators.interface import ChunkResult, Observation, SimulatorConfi
 
 T = TypeVar("T")
 
+IMAGES_AND_PROPRIO = ("head", "wrist", "proprio")
+
 
 @dataclasses.dataclass
 class Stepped:
@@ -20,11 +22,18 @@ class Stepped:
 
     Attributes:
         result: the outcome of the chunk.
-        observation: what the worlds look like after it; zeros for worlds that terminated (truncated ones are observed).
+        observation: what the policy decides on next: worlds that go on as they are after the chunk, restarted ones at
+            the start of their next episode; zeros for worlds that ended and rest.
+        restarted: bool [n], the world ended and was reset to the episode that was to follow.
+        last: row -> what a truncated world looked like at its end, arrays without their leading axis.
+        faults: one list a world: why its worker was replaced in the course of the episode, each in a line.
     """
 
     result: ChunkResult
     observation: Observation
+    restarted: np.ndarray
+    last: dict[int, Observation]
+    faults: list[list[str]]
 
 
 @dataclasses.dataclass
@@ -47,20 +56,26 @@ class Ticket(Generic[T]):
         """Expect answers for `count` worlds, which `finish` makes into what the caller gets."""
         self.arrays: dict[str, np.ndarray] = {}
         self.frames: list[list[np.ndarray]] = [[] for _ in range(count)]
+        self.last: dict[int, dict[str, np.ndarray]] = {}
+        self.faults: list[list[str]] = [[] for _ in range(count)]
         self.missing = 0
         self.error: SimulatorConfigError | None = None
         self._count = count
         self._finish = finish
 
-    def fill(self, rows: list[int], message: Message) -> None:
+    def fill(self, rows: Sequence[int], message: Message) -> None:
         """Copy a worker's answer out of the shared memory into the rows of its worlds."""
         for name, part in message.arrays.items():
-            if name.startswith("frames/"):
-                self.frames[rows[int(name.removeprefix("frames/"))]] = list(part.copy())
-                continue
-            if name not in self.arrays:
-                self.arrays[name] = np.empty((self._count, *part.shape[1:]), part.dtype)
-            self.arrays[name][rows] = part
+            kind, _, of_one = name.partition("/")
+            if kind == "frames":
+                self.frames[rows[int(of_one)]] = list(part.copy())
+            elif kind == "last":
+                row, _, camera = of_one.partition("/")
+                self.last.setdefault(rows[int(row)], {})[camera] = part.copy()
+            else:
+                if name not in self.arrays:
+                    self.arrays[name] = np.empty((self._count, *part.shape[1:]), part.dtype)
+                self.arrays[name][rows] = part
 
     def answer(self) -> T:
         """Return what the caller waited for."""
@@ -69,21 +84,31 @@ class Ticket(Generic[T]):
         return self._finish(self)
 
 
+@dataclasses.dataclass
+class Part:
+    """The share of a ticket that one worker carries out: `rows` of the ticket are the worlds of its command."""
+
+    ticket: Ticket[Any]
+    rows: Sequence[int]
+
+
 def observation(ticket: Ticket[Any]) -> Observation:
     """Make the answer of a reset or a look."""
-    return Observation(**{name: ticket.arrays[name] for name in ("head", "wrist", "proprio")})
-
-
-def _result(ticket: Ticket[Any]) -> ChunkResult:
-    names = ("rewards", "executed", "success", "terminated", "truncated")
-    return ChunkResult(**{name: ticket.arrays[name] for name in names}, frames=ticket.frames)
+    return Observation(**{name: ticket.arrays[name] for name in IMAGES_AND_PROPRIO})
 
 
 def stepped(ticket: Ticket[Any]) -> Stepped:
     """Make the answer of a chunk of actions."""
-    return Stepped(_result(ticket), observation(ticket))
+    names = ("rewards", "executed", "success", "terminated", "truncated")
+    return Stepped(
+        result=ChunkResult(**{name: ticket.arrays[name] for name in names}, frames=ticket.frames),
+        observation=observation(ticket),
+        restarted=ticket.arrays["restarted"],
+        last={row: Observation(**ticket.last[row]) for row in sorted(ticket.last)},
+        faults=ticket.faults,
+    )
 
 
 def demonstrated(ticket: Ticket[Any]) -> Demonstrated:
     """Make the answer of a chunk of the expert."""
-    return Demonstrated(_result(ticket), observation(ticket), ticket.arrays["actions"], ticket.arrays["clean"])
+    return Demonstrated(**vars(stepped(ticket)), actions=ticket.arrays["actions"], clean=ticket.arrays["clean"])

@@ -9,12 +9,14 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from stages.simulators.interface import split_of
 from stages.trajectories.schema import (
     EPISODE_ARRAYS,
     NO_GROUP,
     OPTIONAL_FIELDS,
     EpisodeRecord,
     InconsistentEpisode,
+    ShardAttributes,
     ShardSpec,
 )
 
@@ -71,13 +73,13 @@ def check_decisions(arrays: Mapping[str, np.ndarray], spec: ShardSpec) -> None:
     _refuse((arrays["rewards"] != 0) & ~executed, "rewards", "rewards an action that was not executed")
 
 
-def check_episodes(episodes: Mapping[str, np.ndarray], rewards: np.ndarray, tasks: int) -> None:
-    """Refuse episodes that do not lie end to end over the decisions, or contradict them or each other.
+def check_episodes(episodes: Mapping[str, np.ndarray], rewards: np.ndarray, attributes: ShardAttributes) -> None:
+    """Refuse episodes that do not lie end to end over the decisions, or contradict them, each other or the shard.
 
     Args:
         episodes: field -> [E].
         rewards: float32 [D, K].
-        tasks: how many tasks the shard names.
+        attributes: of the shard.
 
     Raises:
         InconsistentEpisode: naming the array and its first bad episode.
@@ -88,8 +90,10 @@ def check_episodes(episodes: Mapping[str, np.ndarray], rewards: np.ndarray, task
     _refuse(start != ends - length, "episodes/start", "does not begin where the one before it ends", "episode")
     if ends[-1] != len(rewards):
         raise InconsistentEpisode(f"episodes/length: the episodes hold {ends[-1]} decisions, the arrays {len(rewards)}")
-    nameless = (episodes["task"] < 0) | (episodes["task"] >= tasks)
+    nameless = (episodes["task"] < 0) | (episodes["task"] >= len(attributes.tasks))
     _refuse(nameless, "episodes/task", "has a task without a name", "episode")
+    foreign = np.array([split_of(seed) != attributes.split for seed in episodes["seed"].tolist()])
+    _refuse(foreign, "episodes/seed", f"starts from a state that is not of the split {attributes.split!r}", "episode")
     _refuse(~(episodes["terminated"] | episodes["truncated"]), "episodes/truncated", "is not whole", "episode")
     for field, layout in EPISODE_ARRAYS.items():
         if layout.dtype == "float32":

@@ -54,7 +54,7 @@ def read(path: Path) -> Trajectories:
         if not episodes:
             raise InconsistentEpisode("episodes/start: there is no episode")
         check_decisions(arrays, spec)
-        check_episodes(columns, arrays["rewards"], len(attributes.tasks))
+        check_episodes(columns, arrays["rewards"], attributes)
     except InconsistentEpisode as error:
         raise UserError(f"{path}: {error}; {REMEDY}") from None
     return Trajectories(

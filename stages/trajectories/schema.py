@@ -15,12 +15,15 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from stages.simulators.interface import HELD_OUT, split_of
+
 SCHEMA_VERSION = 1
 DECISIONS_PER_FILE = 64
 CHUNK_BYTES = 256 * 1024
 NO_GROUP = -1
 IMAGES = ("head", "wrist")
 Kind = Literal["tokens", "chain", "demonstration"]
+SPLITS = (split_of(0), split_of(HELD_OUT))
 
 
 class InconsistentEpisode(ValueError):
@@ -156,7 +159,7 @@ class ShardAttributes:
         renderer: what drew the images.
         tasks: names of the tasks; an episode's `task` is an index into them.
         instructions: one sentence a task.
-        split: which initial states the episodes were drawn from.
+        split: which initial states the episodes were drawn from, as `split_of` their seeds says.
     """
 
     run: str
@@ -168,10 +171,12 @@ class ShardAttributes:
     renderer: str
     tasks: tuple[str, ...]
     instructions: tuple[str, ...]
-    split: str = "train"
+    split: str
 
     def __post_init__(self) -> None:
-        """Refuse tasks that cannot be told apart or have no instruction."""
+        """Refuse tasks that cannot be told apart or have no instruction, and a split that there is not."""
+        if self.split not in SPLITS:
+            raise ValueError(f"split is {self.split!r}: it must be one of {', '.join(SPLITS)}")
         if len(self.tasks) != len(self.instructions):
             raise ValueError(f"{len(self.tasks)} tasks have {len(self.instructions)} instructions: give one a task")
         if not self.tasks or len(set(self.tasks)) != len(self.tasks):

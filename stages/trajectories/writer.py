@@ -1,7 +1,7 @@
 """Writing a shard: episodes in, whole files out, with memory for a few files at most.
 
 zarr rewrites a file for every part of it that is written alone, so decisions are gathered until a file is full; it is
-then compressed, written and read back on a thread of its own while the caller goes on.
+then put together, compressed, written and read back on a thread of its own while the caller goes on.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 import zarr
 
 from pipeline.errors import UserError
+from stages.simulators.interface import split_of
 from stages.trajectories.consistency import check_record
 from stages.trajectories.reader import read
 from stages.trajectories.schema import (
@@ -62,7 +63,7 @@ class ShardWriter:
             field: [] for field, layout in self._layouts.items() if not layout.streamed
         }
         self._episodes: dict[str, list[Any]] = {field: [] for field in EPISODE_ARRAYS}
-        self._block = self._new_block()
+        self._parts = self._no_parts()
         self._groups: dict[int, tuple[str, int]] = {}
         self._decisions = 0
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="shard-writer")
@@ -70,10 +71,10 @@ class ShardWriter:
         self._closed = False
 
     def append(self, episode: EpisodeRecord) -> None:
-        """Add an episode behind those added before; its arrays are copied.
+        """Add an episode behind those added before.
 
         Args:
-            episode: T decisions.
+            episode: T decisions; it is the shard's from now on: nobody may change its arrays.
 
         Raises:
             InconsistentEpisode: it does not fit this shard, or holds what no shard may; nothing of it was added.
@@ -86,6 +87,11 @@ class ShardWriter:
             raise InconsistentEpisode(
                 f"episodes/task: {episode.task!r} is not a task of this shard: {', '.join(self._attributes.tasks)}"
             )
+        if (split := split_of(episode.seed)) != self._attributes.split:
+            raise InconsistentEpisode(
+                f"episodes/seed: {episode.seed} is a state of the split {split!r}, this shard is of "
+                f"{self._attributes.split!r}; keep the two apart"
+            )
         origin = (episode.task, episode.seed)
         if episode.group != NO_GROUP and self._groups.setdefault(episode.group, origin) != origin:
             raise InconsistentEpisode(
@@ -94,13 +100,13 @@ class ShardWriter:
             )
         self._note(episode)
         for field, rows in self._rows.items():
-            rows.append(getattr(episode, field).copy())
+            rows.append(getattr(episode, field))
         begin = 0
         while begin < len(episode):
             filled = self._decisions % DECISIONS_PER_FILE
             count = min(len(episode) - begin, DECISIONS_PER_FILE - filled)
-            for field, block in self._block.items():
-                block[filled : filled + count] = getattr(episode, field)[begin : begin + count]
+            for field, parts in self._parts.items():
+                parts.append(getattr(episode, field)[begin : begin + count])
             self._decisions += count
             begin += count
             if filled + count == DECISIONS_PER_FILE:
@@ -170,27 +176,23 @@ class ShardWriter:
         for field, column in self._episodes.items():
             column.append(numbers[field] if field in numbers else getattr(episode, field))
 
-    def _new_block(self) -> dict[str, np.ndarray]:
-        return {
-            field: np.empty((DECISIONS_PER_FILE, *layout.shape), layout.dtype)
-            for field, layout in self._layouts.items()
-            if layout.streamed
-        }
+    def _no_parts(self) -> dict[str, list[np.ndarray]]:
+        return {field: [] for field in self._streams}
 
     def _flush(self, count: int) -> None:
         """Hand the gathered decisions to the thread; waits for the file before, so that memory stays bounded."""
         self._wait()
-        rows = {field: block[:count] for field, block in self._block.items()}
-        self._flushing = self._thread.submit(self._write, rows, self._decisions - count)
-        self._block = self._new_block()
+        self._flushing = self._thread.submit(self._write, self._parts, self._decisions - count)
+        self._parts = self._no_parts()
 
     def _wait(self) -> None:
         if self._flushing is not None:
             self._flushing.result()
             self._flushing = None
 
-    def _write(self, rows: dict[str, np.ndarray], begin: int) -> None:
-        for field, block in rows.items():
+    def _write(self, parts: dict[str, list[np.ndarray]], begin: int) -> None:
+        for field in parts:
+            block = np.concatenate(parts[field])
             array = self._streams[field]
             end = begin + len(block)
             array.resize((end, *array.shape[1:]))

@@ -65,7 +65,7 @@ def measure(kind: str, decisions: int, pixels: int) -> list[float]:
     records = episodes(kind, decisions, pixels)
     megabytes = sum(record.head.nbytes + record.wrist.nbytes for record in records) / 1e6
     spec = ShardSpec("tokens", (pixels, pixels), 32, CHUNK, ACTIONS)
-    origin = ShardAttributes("benchmark", 1, 0, 0, "none", "0", "none", ("task",), ("do it",))
+    origin = ShardAttributes("benchmark", 1, 0, 0, "none", "0", "none", ("task",), ("do it",), "train")
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "shard"
         begin, begin_cpu = time.perf_counter(), time.process_time()

@@ -5,13 +5,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from stages.simulators import interface
 from stages.simulators.interface import Episode, SimulatorConfigError
-from stages.simulators.pool import SimulatorLost, SimulatorPool
+from stages.simulators.pool import SimulatorLost, SimulatorPool, Start
 
 FAKES = Path(__file__).parent
 COUNTING = "fakesim.counting"
@@ -48,7 +49,7 @@ def test_pool_returns_what_the_simulator_returns_in_the_order_of_the_slots() -> 
     np.testing.assert_array_equal(again.proprio[0], after.proprio[2])
 
 
-def test_terminated_worlds_show_nothing_and_truncated_ones_show_their_last_state() -> None:
+def test_worlds_that_rest_show_nothing_and_truncated_ones_are_seen_once_more() -> None:
     with SimulatorPool(COUNTING, {}, num_envs=3) as pool:
         pool.reset(range(3), episodes(1, 4, 14))  # done after 4 steps, never, after 17
         stepped = pool.step(range(3), np.zeros((3, 8, 3)))
@@ -57,9 +58,41 @@ def test_terminated_worlds_show_nothing_and_truncated_ones_show_their_last_state
         assert not stepped.observation.proprio[0].any()
         assert not stepped.observation.head[0].any()
         assert stepped.observation.proprio[1:].any(axis=1).all()
-        stepped = pool.step([1], np.zeros((1, 12, 3)))
-        assert stepped.result.truncated.tolist() == [True]
-        assert stepped.observation.proprio[0].any()
+        assert not stepped.last
+        stepped = pool.step([2, 1], np.zeros((2, 12, 3)))
+        assert stepped.result.truncated.tolist() == [False, True]
+        assert not stepped.observation.proprio.any()
+        assert list(stepped.last) == [1]
+        np.testing.assert_array_equal(stepped.last[1].proprio, pool.observe([1]).proprio[0])
+
+
+@pytest.mark.parametrize("expert", [False, True])
+def test_an_episode_that_follows_is_the_same_as_after_a_reset(expert: bool) -> None:
+    """Seeds 1, 4 and 14 end after 4, 20 (cut off) and 17 steps."""
+    slots, first, next_ = [2, 0, 1], episodes(1, 4, 14), episodes(21, 22, 23)
+
+    def chunk(pool: SimulatorPool, slots: list[int], length: int, follow: list[Start | None]) -> Any:
+        if expert:
+            return pool.expert(slots, length, follow)
+        return pool.step(slots, np.full((len(slots), length, 3), 0.5), follow)
+
+    with SimulatorPool(COUNTING, {}, 3, 2) as pool, SimulatorPool(COUNTING, {}, 3) as apart:
+        for each in (pool, apart):
+            each.reset(slots, first)
+        stepped = chunk(pool, slots, 20, [Start(next_[0]), Start(next_[1], film=True), None])
+        alone = chunk(apart, slots, 20, [])
+        seen = apart.reset(slots[:2], next_[:2], [False, True])
+        assert stepped.restarted.tolist() == [True, True, False]
+        assert not alone.restarted.any()
+        for name in ("head", "wrist", "proprio"):
+            np.testing.assert_array_equal(getattr(stepped.observation, name)[:2], getattr(seen, name))
+            assert not getattr(stepped.observation, name)[2].any()
+            np.testing.assert_array_equal(getattr(stepped.last[1], name), getattr(alone.last[1], name))
+        assert list(stepped.last) == [1]
+        after, alone_after = (chunk(each, slots[:2], 3, []) for each in (pool, apart))
+        np.testing.assert_array_equal(after.observation.proprio, alone_after.observation.proprio)
+        assert [len(frames) for frames in after.result.frames] == [0, 3]
+        assert pool.step([2, 0], np.zeros((2, 1, 3)), [Start(next_[0])] * 2).restarted.tolist() == [False, False]
 
 
 def test_only_filmed_worlds_return_frames_one_an_executed_step() -> None:
@@ -119,6 +152,39 @@ def test_mistakes_in_the_config_are_told_in_one_line(
     assert "\n" not in str(caught.value)
 
 
+@pytest.fixture(scope="module")
+def bare_python(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An interpreter without any packages."""
+    folder = tmp_path_factory.mktemp("bare")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    return str(folder / "bin/python")
+
+
+@pytest.mark.parametrize("lacking", ["numpy", "mujoco"])
+def test_an_interpreter_that_lacks_what_it_takes_is_told_in_one_line(
+    lacking: str, bare_python: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if lacking == "mujoco":
+        for name in ("numpy", "numpy.libs"):
+            (tmp_path / name).symlink_to(Path(np.__file__).parents[1] / name)
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(SimulatorConfigError, match=rf"simulator.python: {bare_python} .*{lacking}.*install") as caught:
+        SimulatorPool("household", {}, num_envs=1, python=bare_python)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_program_that_is_no_python_is_given_up_after_three_tries(tmp_path: Path) -> None:
+    program = tmp_path / "python"
+    program.write_text("#!/bin/sh\necho this is not the interpreter you want\nexit 3\n")
+    program.chmod(0o755)
+    with pytest.raises(
+        SimulatorLost, match="failed 3 times in a row, at last coming up: it exited with status 3"
+    ) as lost:
+        SimulatorPool(COUNTING, {}, num_envs=1, python=str(program), log_dir=tmp_path)
+    assert lost.value.details == "this is not the interpreter you want"
+    assert "\n" not in str(lost.value)
+
+
 def test_a_refused_command_leaves_the_pool_usable() -> None:
     with SimulatorPool(COUNTING, {}, num_envs=1) as pool:
         with pytest.raises(SimulatorConfigError, match="no task 'dance'"):
@@ -134,6 +200,8 @@ def test_misuse_is_refused_before_it_reaches_a_worker() -> None:
         pool.reset([0, 1], episodes(1, 2))
         with pytest.raises(ValueError, match=r"actions are \[1, 2, 4\], wanted \[1, K, 3\]"):
             pool.step([0], np.zeros((1, 2, 4)))
+        with pytest.raises(ValueError, match="2 slots and 1 episodes that follow"):
+            pool.step([0, 1], np.zeros((2, 2, 3)), [None])
         with pytest.raises(ValueError, match="NaN"):
             pool.step([0], np.full((1, 2, 3), np.nan))
         for slots in ([2], [-1], [0, 0]):
@@ -161,6 +229,15 @@ def test_workers_keep_to_one_thread_and_write_their_logs(tmp_path: Path) -> None
     assert [(tmp_path / f"simulator-{index}.log").read_text() for index in (0, 1)] == ["counting is up\n"] * 2
 
 
+def test_a_worker_with_a_card_of_its_own_draws_on_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MUJOCO_EGL_DEVICE_ID", "3")
+    with SimulatorPool(COUNTING, {}, 2, 2, environments=[{"CUDA_VISIBLE_DEVICES": "GPU-1234"}, {}]) as pool:
+        own, other = (Path(f"/proc/{pid}/environ").read_text().split("\0") for pid in pool.pids)
+    assert "CUDA_VISIBLE_DEVICES=GPU-1234" in own
+    assert "MUJOCO_EGL_DEVICE_ID=3" not in own
+    assert "MUJOCO_EGL_DEVICE_ID=3" in other
+
+
 def test_nothing_is_left_after_closing() -> None:
     before = set(os.listdir("/dev/shm")), len(os.listdir("/proc/self/fd"))
     pool = SimulatorPool(COUNTING, {}, num_envs=2, num_workers=2)
@@ -182,9 +259,10 @@ def test_closing_does_not_wait_for_a_simulator_that_does_not_end(monkeypatch: py
     assert not Path(f"/proc/{pid}").exists()
 
 
-def test_worker_imports_nothing_but_numpy_and_the_standard_library() -> None:
+@pytest.mark.parametrize(("module", "needs"), [("worker", ["stages"]), ("serving", ["numpy", "stages"])])
+def test_worker_imports_nothing_but_numpy_and_the_standard_library(module: str, needs: list[str]) -> None:
     code = (
-        "import sys, stages.simulators.worker\n"
+        f"import sys, stages.simulators.{module}\n"
         "names = {name.partition('.')[0] for name, module in sys.modules.items() if hasattr(module, '__file__')}\n"
         "print(*sorted(names - set(sys.stdlib_module_names)))"
     )
@@ -192,4 +270,4 @@ def test_worker_imports_nothing_but_numpy_and_the_standard_library() -> None:
     command = [sys.executable, "-S", "-c", code]
     paths = os.pathsep.join([str(root), str(Path(np.__file__).parents[1])])
     done = subprocess.run(command, env={"PYTHONPATH": paths}, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["numpy", "stages"]
+    assert done.stdout.split() == needs

@@ -1,5 +1,6 @@
 """The pool disturbed: workers crash, hang, return NaN or are killed, and no number changes."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -15,13 +16,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stages.simulators.interface import Episode
-from stages.simulators.pool import SimulatorLost, SimulatorPool
+from stages.simulators.pool import SimulatorLost, SimulatorPool, Start
 
 FAKES = Path(__file__).parent
 ROOT = FAKES.parents[2]
 COUNTING = "fakesim.counting"
 WORLDS, CHUNK, CHUNKS = 4, 3, 6
 TURNS = 2 * CHUNKS  # two groups take turns
+WAITED_FOR = ("hang", "stop")
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -38,23 +40,24 @@ def play(pool: SimulatorPool, kills: dict[int, tuple[int, float]] | None = None)
     """
     random = np.random.default_rng(3)
     groups = [[0, 1, 2], [3]]  # with two workers, the first group has worlds in both
-    seed, told = 0, []
+    seeds, told = itertools.count(), []
 
-    def start(slots: list[int], film: bool) -> None:
-        nonlocal seed
-        seeds = range(seed, seed + len(slots))
-        seed += len(slots)
-        seen = pool.reset(slots, [Episode("count", each) for each in seeds], [film] * len(slots))
+    def starts(count: int, film: bool = False) -> list[Start]:
+        return [Start(Episode("count", next(seeds)), film) for _ in range(count)]
+
+    def reset(slots: list[int]) -> None:
+        seen = pool.reset(slots, [start.episode for start in starts(len(slots))])
         told.extend([seen.head, seen.wrist, seen.proprio])
 
     for slots in groups:
-        start(slots, film=False)
+        reset(slots)
     for turn in range(TURNS):
         slots = groups[turn % 2]
+        then = starts(len(slots), film=turn == 4) if turn % 3 else []
         if turn % 4 == 3:
-            ticket: Any = pool.expert_async(slots, CHUNK)
+            ticket: Any = pool.expert_async(slots, CHUNK, then)
         else:
-            ticket = pool.step_async(slots, random.uniform(-1, 1, (len(slots), CHUNK, 3)))
+            ticket = pool.step_async(slots, random.uniform(-1, 1, (len(slots), CHUNK, 3)), then)
         if kills and turn in kills:
             worker, delay = kills[turn]
             time.sleep(delay)
@@ -63,11 +66,12 @@ def play(pool: SimulatorPool, kills: dict[int, tuple[int, float]] | None = None)
         result, seen = stepped.result, stepped.observation
         told += [result.rewards, result.executed, result.success, result.terminated, result.truncated]
         told += [seen.head, seen.wrist, seen.proprio, *(frame for world in result.frames for frame in world)]
+        told += [stepped.restarted, *(last.proprio for last in stepped.last.values())]
         if turn % 4 == 3:
             told += [stepped.actions, stepped.clean]
-        ended = [slot for slot, over in zip(slots, result.terminated | result.truncated, strict=True) if over]
-        if ended:
-            start(ended, film=turn == 4)
+        rest = (result.terminated | result.truncated) & ~stepped.restarted
+        if rest.any():
+            reset([slots[row] for row in np.flatnonzero(rest)])
     return told
 
 
@@ -86,14 +90,88 @@ def undisturbed() -> list[np.ndarray]:
     return told
 
 
-@pytest.mark.parametrize("trouble", ["crash", "segfault", "hang", "nan", "raise", "shape"])
+@pytest.mark.parametrize("trouble", ["crash", "segfault", "hang", "stop", "nan", "raise", "shape", "dtype", "type"])
 def test_a_worker_in_trouble_is_replaced_and_nothing_changes(
     trouble: str, tmp_path: Path, undisturbed: list[np.ndarray]
 ) -> None:
     options = {"trouble": trouble, "at": 4, "marker": str(tmp_path / "happened")}
-    with SimulatorPool(COUNTING, options, WORLDS, 2, timeout_s=2.0 if trouble == "hang" else 60.0) as pool:
+    with SimulatorPool(COUNTING, options, WORLDS, 2, timeout_s=2.0 if trouble in WAITED_FOR else 60.0) as pool:
         assert_same(play(pool), undisturbed)
         assert pool.restarts == 1
+
+
+@pytest.mark.parametrize(("trouble", "seed"), [("raise", 2), ("crash", 15), ("stop", 15)])  # 2 is reset to, 15 follows
+def test_trouble_in_a_reset_heals(trouble: str, seed: int, tmp_path: Path, undisturbed: list[np.ndarray]) -> None:
+    options = {"trouble": trouble, "at_reset": seed, "marker": str(tmp_path / "happened")}
+    with SimulatorPool(COUNTING, options, WORLDS, 2, timeout_s=2.0 if trouble in WAITED_FOR else 60.0) as pool:
+        assert_same(play(pool), undisturbed)
+        assert (tmp_path / "happened").exists()
+        assert pool.restarts == 1
+
+
+@pytest.mark.parametrize(
+    ("trouble", "follows", "words", "details"),
+    [
+        ("raise", False, "RuntimeError: the engine lost its contacts", "Traceback"),
+        ("raise", True, "RuntimeError: the engine lost its contacts", "Traceback"),
+        ("crash", True, "it exited with status 7", "trouble ahead"),
+        ("stop", False, "no answer for 2 s", "trouble ahead"),
+    ],
+)
+def test_a_state_that_cannot_be_reset_to_is_given_up_and_named(
+    trouble: str, follows: bool, words: str, details: str, tmp_path: Path
+) -> None:
+    def begin(pool: SimulatorPool) -> None:
+        pool.reset([0, 1], [Episode("count", 1), Episode("count", 4 if follows else 77)])
+        pool.step([0, 1], np.zeros((2, 8, 3)), [Start(Episode("count", 77)), None])
+
+    options = {"trouble": trouble, "at_reset": 77}
+    begun = time.monotonic()
+    with SimulatorPool(COUNTING, options, 2, timeout_s=2.0, max_restarts=1000, log_dir=tmp_path) as pool:
+        told = rf"simulator worker 0 \(fakesim.counting\) failed 3 times in a row.*'count' from seed 77.*{words}"
+        with pytest.raises(SimulatorLost, match=told) as lost:
+            begin(pool)
+        assert "\n" not in str(lost.value)
+        assert details in lost.value.details
+        with pytest.raises(RuntimeError, match="closed"):
+            pool.observe([0])
+    assert time.monotonic() - begun < 30
+
+
+@pytest.mark.parametrize(
+    ("trouble", "words"),
+    [
+        ("nan", "NaN or infinity in rewards of task 'count' from seed 4"),
+        ("dtype", r"TypeError: the simulator returned success as int64 \[1\], wanted bool \[1\]"),
+        ("shape", r"TypeError: the simulator returned rewards as float32 \[1, 1\], wanted float32 \[1, 2\]"),
+        ("type", r"TypeError: the simulator returned executed as list, wanted bool \[1, 2\]"),
+    ],
+)
+def test_answers_that_are_always_wrong_are_given_up_and_named(trouble: str, words: str) -> None:
+    with SimulatorPool(COUNTING, {"trouble": trouble, "at": 1}, 1, max_restarts=1000) as pool:
+        pool.reset([0], [Episode("count", 4)])
+        with pytest.raises(SimulatorLost, match=f"3 times in a row, at last stepping .* from seed 4: {words}"):
+            pool.step([0], np.zeros((1, 2, 3)))
+
+
+def test_episodes_tell_the_faults_they_lived_through() -> None:
+    """World 0 has a worker of its own; of the other's worlds one ends after 4 steps, one goes on."""
+    killed = "it was killed by signal 9 (Killed), as the kernel does when memory runs out"
+    then = [None, Start(Episode("count", 1)), None]
+    with SimulatorPool(COUNTING, {}, 3, 2) as pool:
+        pool.reset([0, 1, 2], [Episode("count", 4), Episode("count", 1), Episode("count", 4)])
+
+        def step() -> list[list[str]]:
+            return pool.step([0, 1, 2], np.zeros((3, 2, 3)), then).faults
+
+        assert step() == [[], [], []]
+        os.kill(pool.pids[1], signal.SIGKILL)
+        assert step() == [[], [killed], [killed]]
+        assert step() == [[], [], [killed]]
+        os.kill(pool.pids[1], signal.SIGKILL)
+        assert step() == [[], [killed], [killed, killed]]
+        pool.reset([2], [Episode("count", 4)])
+        assert step() == [[], [], []]
 
 
 moments = st.dictionaries(
@@ -101,7 +179,7 @@ moments = st.dictionaries(
 )
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(kills=moments)
 def test_killing_workers_at_any_moment_changes_nothing(
     kills: dict[int, tuple[int, float]], undisturbed: list[np.ndarray]
@@ -109,6 +187,28 @@ def test_killing_workers_at_any_moment_changes_nothing(
     with SimulatorPool(COUNTING, {}, WORLDS, 2, max_restarts=10) as pool:
         assert_same(play(pool, kills), undisturbed)
         assert pool.restarts <= len(kills)
+
+
+@settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(kills=st.dictionaries(st.integers(0, TURNS - 1), st.tuples(st.integers(0, 1), st.just(0.0)), max_size=1))
+def test_recycling_workers_changes_nothing(kills: dict[int, tuple[int, float]], undisturbed: list[np.ndarray]) -> None:
+    with SimulatorPool(COUNTING, {}, WORLDS, 2, recycle_episodes=3) as pool:
+        before = pool.pids
+        assert_same(play(pool, kills), undisturbed)
+        assert pool.recycled >= 2
+        assert pool.restarts <= len(kills)
+        assert not set(before) & set(pool.pids)
+
+
+def test_recycling_is_no_fault_and_nobody_waits_for_it_in_vain() -> None:
+    with SimulatorPool(COUNTING, {}, 2, 2, recycle_episodes=1, max_restarts=0) as pool:
+        for seed in range(3):
+            pool.reset([0, 1], [Episode("count", 4 + seed)] * 2)
+            pids = pool.pids
+            assert pool.step([0, 1], np.zeros((2, 2, 3))).faults == [[], []]
+            assert pool.pids == pids
+        assert pool.recycled == 6
+        assert pool.restarts == 0
 
 
 def test_a_worker_killed_between_commands_is_noticed_at_the_next(undisturbed: list[np.ndarray]) -> None:
@@ -129,19 +229,41 @@ def test_filmed_episodes_keep_their_frames(tmp_path: Path) -> None:
 
 
 def test_a_worker_that_keeps_failing_is_given_up_with_its_last_words(tmp_path: Path) -> None:
-    with SimulatorPool(COUNTING, {"trouble": "crash", "at": 2}, 1, max_restarts=2, log_dir=tmp_path) as pool:
+    with SimulatorPool(COUNTING, {"trouble": "crash", "at": 2}, 1, max_restarts=1, log_dir=tmp_path) as pool:
         pool.reset([0], [Episode("count", 4)])
         pool.step([0], np.zeros((1, 2, 3)))
-        with pytest.raises(SimulatorLost, match="(?s)after 2 restarts: it exited with status 7.*trouble ahead"):
+        with pytest.raises(SimulatorLost, match="failed after 1 restarts, .*: it exited with status 7") as lost:
             pool.step([0], np.zeros((1, 2, 3)))
-        assert pool.restarts == 2
+        assert "trouble ahead" in lost.value.details
+        assert pool.restarts == 1
 
 
 def test_a_failing_simulator_tells_its_traceback() -> None:
     with SimulatorPool(COUNTING, {"trouble": "raise", "at": 1}, 1, max_restarts=0) as pool:
         pool.reset([0], [Episode("count", 4)])
-        with pytest.raises(SimulatorLost, match="(?s)Traceback.*the engine lost its contacts"):
+        with pytest.raises(SimulatorLost, match="RuntimeError: the engine lost its contacts") as lost:
             pool.step([0], np.zeros((1, 2, 3)))
+        assert lost.value.details.startswith("Traceback")
+        assert "in step_chunk" in lost.value.details
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("os.write(int(sys.argv[3]), b'half')", "its answer was not whole after 0.3 s"),
+        ("pass", "it was not up after 1 s"),
+    ],
+)
+def test_no_wait_is_endless(code: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that stops amid a message, and one that takes none; the options are more than a socket holds."""
+    program = tmp_path / "python"
+    program.write_text(f"#!{sys.executable}\nimport os, sys, time\n{code}\ntime.sleep(1000)\n")
+    program.chmod(0o755)
+    monkeypatch.setattr("stages.simulators.process.MESSAGE_SECONDS", 0.3)
+    begun = time.monotonic()
+    with pytest.raises(SimulatorLost, match=f"3 times in a row, at last coming up: {words}"):
+        SimulatorPool(COUNTING, {"marker": "x" * 1_000_000}, 1, python=str(program), start_timeout_s=1.0)
+    assert time.monotonic() - begun < 20
 
 
 def test_only_terminate_and_kill_end_a_worker() -> None:

@@ -3,11 +3,15 @@
 import numpy as np
 
 from stages.simulators.interface import Episode
-from stages.simulators.replay import Command, History
+from stages.simulators.replay import Command, History, Start
+
+
+def start(seed: int) -> Start:
+    return Start(Episode("count", seed))
 
 
 def reset(*slots: int) -> Command:
-    return Command("reset", slots, [Episode("count", 10 + slot) for slot in slots], [False] * len(slots))
+    return Command("reset", slots, [start(10 + slot) for slot in slots])
 
 
 def step(*slots: int) -> Command:
@@ -24,9 +28,21 @@ def test_a_reset_makes_older_commands_of_its_worlds_irrelevant() -> None:
         history.record(command)
     assert told(history) == [("reset", [0, 2]), ("step", [2, 0]), ("reset", [1]), ("step", [0, 1])]
     commands = list(history)
-    assert [episode.seed for episode in commands[0].episodes] == [10, 12]
+    assert [start.episode.seed for start in commands[0].starts] == [10, 12]
     assert commands[1].actions is not None
     assert commands[1].actions[:, 0, 0].tolist() == [2.0, 0.0]
+
+
+def test_an_episode_that_followed_counts_as_a_reset_behind_its_chunk() -> None:
+    history = History()
+    history.record(reset(0, 1, 2))
+    chunk = Command("expert", [2, 0, 1], length=4, then=[start(32), None, start(31)])
+    history.record(chunk, restarted=[2])
+    assert told(history) == [("reset", [0, 2]), ("expert", [2, 0]), ("reset", [1])]
+    for command in history:
+        assert not command.then, "what did not follow then must not follow in a replay"
+        assert command.blind, "nobody looks at a replay"
+    assert [history.episode(slot) for slot in (0, 1, 3)] == [Episode("count", 10), Episode("count", 31), None]
 
 
 def test_looking_is_not_remembered_and_whole_batches_stay_whole() -> None:
@@ -41,4 +57,5 @@ def test_memory_does_not_grow_with_episodes() -> None:
     for _ in range(50):
         for command in (reset(0), reset(1), step(0, 1), step(0)):
             history.record(command)
-    assert len(told(history)) == 4
+        history.record(Command("expert", [0, 1], length=4, then=[start(1), start(2)]), restarted=[1])
+    assert len(told(history)) == 5

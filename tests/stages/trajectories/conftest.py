@@ -67,4 +67,5 @@ def attributes() -> ShardAttributes:
         renderer="software",
         tasks=("close the drawer", "open the drawer"),
         instructions=("please close the drawer", "please open the drawer"),
+        split="train",
     )

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline.artifacts import publish
 from pipeline.errors import UserError
+from stages.simulators.interface import HELD_OUT, split_of
 from stages.trajectories import InconsistentEpisode, ShardSpec, ShardWriter, concatenate, read
 
 
@@ -63,6 +64,10 @@ def put(value, *index):
         ({"terminated": False, "truncated": False}, "episodes/truncated: it neither terminated nor was truncated"),
         ({"bootstrap_value": np.inf}, "episodes/bootstrap_value: inf is not finite"),
         ({"seed": 2**63}, "episodes/seed: 9223372036854775808 does not fit"),
+        (
+            {"seed": HELD_OUT},
+            "episodes/seed: 2147483648 is a state of the split 'evaluation', this shard is of 'train'",
+        ),
         ({"task": "dance"}, "episodes/task: 'dance' is not a task of this shard: close the drawer, open the drawer"),
         ({"group": 0}, r"episodes/group: group 0 began with \(task, seed\) \('open the drawer', 1\)"),
     ],
@@ -106,6 +111,32 @@ def test_tasks_need_names_and_instructions(attributes):
         dataclasses.replace(attributes, instructions=("one",))
     with pytest.raises(ValueError, match="name each once"):
         dataclasses.replace(attributes, tasks=("a", "a"))
+
+
+def test_there_are_two_splits(attributes):
+    with pytest.raises(ValueError, match="split is 'test': it must be one of train, evaluation"):
+        dataclasses.replace(attributes, split="test")
+
+
+def test_held_out_states_do_not_pass_for_training_states(shard):
+    edit(shard / "episodes/seed", 1, HELD_OUT)
+    with pytest.raises(
+        UserError, match="episodes/seed: episode 1 starts from a state that is not of the split 'train'"
+    ):
+        read(shard)
+
+
+@pytest.mark.parametrize("seed", [0, HELD_OUT - 1, HELD_OUT, 2**62])
+@pytest.mark.parametrize("split", ["train", "evaluation"])
+def test_a_shard_holds_states_of_its_split_only(spec, attributes, make_episode, tmp_path, seed, split):
+    writer = ShardWriter(tmp_path / "s", spec, dataclasses.replace(attributes, split=split))
+    if split == split_of(seed):
+        writer.append(make_episode(spec, 1, 1, seed=seed))
+        assert writer.close().sources[0].split == split
+    else:
+        with pytest.raises(InconsistentEpisode, match="episodes/seed"):
+            writer.append(make_episode(spec, 1, 1, seed=seed))
+        writer.abort()
 
 
 def test_a_shard_is_written_once(shard, spec, attributes, make_episode):

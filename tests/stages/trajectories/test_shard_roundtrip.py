@@ -166,18 +166,6 @@ def test_black_images_are_stored(spec, attributes, make_episode, tmp_path):
     assert not got.load_images()[0].any()
 
 
-def test_appended_arrays_may_be_reused(spec, attributes, make_episode, tmp_path):
-    episode = make_episode(spec, 3, 1)
-    head, tokens = episode.head.copy(), episode.tokens.copy()
-    with ShardWriter(tmp_path / "s", spec, attributes) as writer:
-        writer.append(episode)
-        episode.head[:] = 0
-        episode.tokens[:] = 0
-    got = read(tmp_path / "s")
-    np.testing.assert_array_equal(got.images(range(3))[0], head)
-    np.testing.assert_array_equal(got.tokens, tokens)
-
-
 def test_memory_is_that_of_a_few_files(spec, attributes, make_episode, tmp_path):
     spec = dataclasses.replace(spec, image_size=(40, 40))
     file_bytes = 64 * 3 * 3 * 40 * 40

@@ -37,13 +37,14 @@ class World:
 
 class Counting(Simulator):
     def __init__(self, num_envs: int, options: Mapping[str, Any]) -> None:
-        unknown = set(options) - {"trouble", "at", "marker", "delay", "close_delay", "image"}
+        unknown = set(options) - {"trouble", "at", "at_reset", "marker", "delay", "reset_delay", "close_delay", "image"}
         if unknown:
             raise SimulatorConfigError(f"simulator.{unknown.pop()}: the counting simulator has no such option")
         self.num_envs = num_envs
-        self.trouble, self.at = options.get("trouble"), options.get("at", 0)
+        self.trouble, self.at, self.at_reset = options.get("trouble"), options.get("at", 0), options.get("at_reset")
         self.marker = Path(options["marker"]) if "marker" in options else None
         self.delay, self.close_delay = options.get("delay", 0.0), options.get("close_delay", 0.0)
+        self.reset_delay = options.get("reset_delay", 0.0)
         image = options.get("image", 8)
         tasks = (Task("count", "count the steps"),)
         self.spec = SimulatorSpec("counting", "1", "none", tasks, ACTIONS, PROPRIO, (image, image), LIMIT, True)
@@ -54,7 +55,10 @@ class Counting(Simulator):
         print("counting is up", flush=True)
 
     def reset(self, slots: Sequence[int], episodes: Sequence[Episode], film: Sequence[bool]) -> None:
+        time.sleep(self.reset_delay)
         for slot, episode, filmed in zip(slots, episodes, film, strict=True):
+            if episode.seed == self.at_reset:
+                self._make_trouble(None)
             if episode.task != "count":
                 raise SimulatorConfigError(f"the counting simulator has no task {episode.task!r}; it has count")
             random = np.random.default_rng(episode.seed)
@@ -111,7 +115,7 @@ class Counting(Simulator):
             self._make_trouble(result)
         return result, actions
 
-    def _make_trouble(self, result: ChunkResult) -> None:
+    def _make_trouble(self, result: Any) -> None:
         if self.marker is not None:
             if self.marker.exists():
                 return
@@ -127,12 +131,18 @@ class Counting(Simulator):
             time.sleep(1000)
         elif self.trouble == "hold":
             ctypes.PyDLL(None).sleep(1000)  # keeps Python's lock: no other thread runs
+        elif self.trouble == "stop":
+            os.kill(os.getpid(), signal.SIGSTOP)
         elif self.trouble == "nan":
             result.rewards[0, 0] = np.nan
         elif self.trouble == "raise":
             raise RuntimeError("the engine lost its contacts")
         elif self.trouble == "shape":
             result.rewards = result.rewards[:, 1:]
+        elif self.trouble == "dtype":
+            result.success = result.success.astype(np.int64)
+        elif self.trouble == "type":
+            result.executed = result.executed.tolist()
 
     def _world(self, slot: int) -> World:
         world = self.worlds[slot]
