@@ -23,6 +23,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "retry": mend.retry,
     "rerun": mend.rerun,
     "cancel": mend.cancel,
+    "demos": run.demos,
+    "tasks": look.tasks,
     "config": look.show_config,
     "doctor": check.doctor,
     "dev-cluster": check.dev_cluster,

@@ -1,7 +1,8 @@
 """YAML files and `key=value` overrides -> a validated `Config`.
 
 OmegaConf merges (defaults, then the files named by `extends`, then the file, then the overrides) and resolves
-interpolations; pydantic validates. Every problem becomes one line with its place, its key and value, and a remedy.
+interpolations; suites become their tasks; pydantic validates. Every problem becomes one line with its place, its key
+and value, and a remedy.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pipeline.config import Config
 from pipeline.errors import UserError
 from pipeline.resolve import resolve
+from pipeline.tasks import expand
 from pipeline.validation import (
     Keys,
     Source,
@@ -72,12 +74,25 @@ def compose(path: Path, overrides: Sequence[str] = ()) -> Config:
     except OmegaConfBaseException as error:
         keys = _full_key(error)
         raise UserError(f"{place_of(sources, keys)}: {'.'.join(keys)}: {first_line(error)}; {INTERPOLATION}") from None
+    _expand_suites(resolved, sources)
     config = validate(resolved, sources)
     try:
         placed = resolve(config, lambda key: lookup(own, key.split(".")) is not None)
     except UserError as error:
         raise UserError(f"{place_of(sources, ())}: {error}") from None
     return placed if placed == config else validate(placed.model_dump(mode="json"), sources)
+
+
+def _expand_suites(values: Any, sources: Sequence[Source]) -> None:
+    """Name every task of the suites among `simulator.tasks`; what is no list of names is left to validation."""
+    keys = ("simulator", "tasks")
+    simulator, names = lookup(values, ("simulator", "name")), lookup(values, keys)
+    if isinstance(simulator, str) and isinstance(names, list) and all(isinstance(name, str) for name in names):
+        try:
+            values["simulator"]["tasks"] = expand(simulator, names)
+        except UserError as error:
+            place = place_of(sources, keys)
+            raise UserError("\n".join(f"{place}: {line}" for line in str(error).splitlines())) from None
 
 
 def _load(path: Path, chain: tuple[Path, ...]) -> list[Source]:

@@ -7,11 +7,13 @@ once the run exists.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from pipeline.block import Block, Count, Index, NonNegative, Positive, Probability
+from pipeline.output_config import Keep, Trainer, Video
 from pipeline.slurm_config import Cluster, Slurm
 
 CHANGEABLE = ("epochs", "runs_dir", "slurm", "cluster", "trainer", "video_cfg", "keep", "max_attempts")
@@ -36,7 +38,7 @@ class Simulator(Block):
     python: str | None = None
     """interpreter of the simulator's worker processes; null: the one Baton runs in"""
     tasks: Annotated[list[str], Field(min_length=1)] = ["pick_onto_plate"]
-    """tasks to train and evaluate on; episodes are spread over them evenly"""
+    """tasks to train and evaluate on, and suites, each for all its tasks; episodes are spread over them evenly"""
     image_size: Annotated[int, Field(ge=32)] = 224
     """height and width of every camera image, pixels"""
     action_frequency: Count = 20
@@ -45,8 +47,8 @@ class Simulator(Block):
     """physics steps a second, a multiple of action_frequency"""
     rendering_frequency: Count = 20
     """frames a second of filmed episodes, a divisor of action_frequency"""
-    max_episode_steps: Count = 80
-    """actions after which an episode is cut off"""
+    max_episode_steps: Count | None = None
+    """actions after which an episode is cut off; null: each task's own limit"""
     options: dict[str, Any] = {}
     """what only this simulator knows, e.g. object sizes; passed to it as it is"""
     timeout: Positive = 120.0
@@ -55,6 +57,8 @@ class Simulator(Block):
     """seconds a worker may take to come up"""
     max_restarts: Index = 10
     """how often a unit may replace a lost worker before it gives up"""
+    recycle_episodes: Count | None = None
+    """episodes after which a worker process is replaced, for simulators that leak memory; null: never"""
 
     @model_validator(mode="after")
     def frequencies_divide(self) -> Simulator:
@@ -72,6 +76,30 @@ class Simulator(Block):
         return self
 
 
+class Lora(Block):
+    """Low-rank additions that are trained while the weights they add to stay as they are."""
+
+    rank: Index = 0
+    """of an addition; 0: none, all weights are trained, or what the checkpoint itself has"""
+    alpha: NonNegative = 0.0
+    """an addition is scaled by alpha / rank; 0: alpha = rank"""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """share of an addition's inputs that is dropped in training"""
+    targets: list[str] | None = None
+    """last parts of the names of the modules that get one, or [all-linear]; null: the originals' list"""
+    adapter: str | None = None
+    """directory with peft's files to start from; it decides all of the above"""
+
+    @model_validator(mode="after")
+    def one_source(self) -> Lora:
+        """Refuse settings beside an adapter that has its own."""
+        own = {"rank": self.rank, "alpha": self.alpha, "dropout": self.dropout, "targets": self.targets}
+        if self.adapter is not None and any(own.values()):
+            beside = ", ".join(name for name, value in own.items() if value)
+            raise ValueError(f"lora.adapter has its own {beside}: leave them out")
+        return self
+
+
 class Policy(Block):
     """The policy and its size."""
 
@@ -80,17 +108,34 @@ class Policy(Block):
     preset: Literal["tiny", "7b"] = "tiny"
     """dimensions of the architecture"""
     checkpoint: str | None = None
-    """directory in Hugging Face layout to start from; null: random weights from the seed"""
+    """directory in Hugging Face layout to start from, Baton's or a published one; null: random weights from the seed"""
+    statistics: str | None = None
+    """what normalises actions: `demonstrations`, or a data set that the checkpoint knows; null: its only one"""
+    lora: Lora = Lora()
+    """low-rank additions"""
     chunk: Count = 8
     """K, actions a decision commits to"""
     action_dim: Count = 14
     """A, numbers an action has"""
     proprio: bool = True
     """whether the policy sees the robot's proprioception"""
-    precision: Literal["fp32", "bf16"] = "bf16"
-    """arithmetic of the forward pass; logits, values and losses are float32 always"""
+    precision: Literal["fp32", "mixed", "bf16"] = "mixed"
+    """fp32; mixed: bf16 arithmetic on fp32 weights; bf16: bf16 weights too, whose fp32 masters the optimizer holds"""
+    compile: bool = False
+    """run the blocks through torch.compile and, on a GPU, replay small batches as CUDA graphs"""
     options: dict[str, Any] = {}
-    """overrides of single dimensions of the preset"""
+    """overrides of single fields of the preset or the checkpoint, e.g. images, top_k, stop_token, value_init"""
+
+    @model_validator(mode="after")
+    def parts_fit(self) -> Policy:
+        """Refuse what the stages cannot train."""
+        if self.options.get("value_level") == "action":
+            raise ValueError("options.value_level=action: the objectives take one value a decision; use chunk")
+        if self.options.get("action_head") == "l1":
+            raise ValueError("options.action_head=l1: the L1 head has no probabilities to train; use tokens")
+        if self.lora.adapter is not None and self.checkpoint is None:
+            raise ValueError("lora.adapter adds to a policy: name that one in policy.checkpoint")
+        return self
 
 
 class Demonstrate(Workers):
@@ -142,13 +187,15 @@ class Training(Block):
     """CPU threads of each rank; part of the result on CPU, where it decides the order of sums"""
     micro_batch: Count | None = None
     """decisions a rank holds at once; null: its whole share of a batch"""
+    recompute: Literal["none", "mlp", "block"] = "none"
+    """what the backward pass computes again to save memory: the inside of each block's MLP, or of the whole block"""
 
 
 class Sft(Training):
     """The supervised warm start."""
 
-    steps: Count = 1000
-    """optimizer steps"""
+    steps: Index = 1000
+    """optimizer steps; 0: policy.checkpoint becomes version 0 as it is, and nothing is demonstrated"""
     batch: Count = 32
     """decisions a step, over all ranks"""
     warmup_steps: Index = 40
@@ -221,7 +268,7 @@ class Update(Training):
     lr_warmup_epochs: Index = 0
     """epochs in which the policy's learning rate rises from zero"""
     value_only_epochs: Index = 0
-    """first epochs that train the value head alone"""
+    """first epochs that train the value head alone, with an optimizer of their own"""
 
 
 class Evaluate(Workers):
@@ -240,55 +287,6 @@ class DeepSpeed(Block):
 
     zero_stage: Annotated[int, Field(ge=0, le=3)] = 0
     """what is split over ranks: 0 nothing, 1 optimizer state, 2 gradients too, 3 parameters too"""
-
-
-class MlflowLogger(Block):
-    """MLflow."""
-
-    enable: bool = True
-    """whether the run is written to MLflow"""
-    uri: str | None = None
-    """tracking server, e.g. http://host:5000; null: a sqlite database beside the run directories"""
-    experiment_name: str = "baton"
-    """experiment the run belongs to"""
-
-
-class Logger(Block):
-    """Where a run can be watched."""
-
-    mlflow: MlflowLogger = MlflowLogger()
-    """MLflow"""
-
-
-class Trainer(Block):
-    """Settings of tracking, under the mission's key."""
-
-    logger: Logger = Logger()
-    """where a run can be watched"""
-
-
-class Video(Block):
-    """Films of episodes."""
-
-    save_video: bool = True
-    """whether evaluation episodes are filmed"""
-    info_on_video: bool = True
-    """write instruction, step, reward and success over the picture"""
-    video_base_dir: str | None = None
-    """copies of the films go here; null: they stay in the evaluation's artifact only"""
-    episodes: Index = 4
-    """episodes filmed an evaluation, the first of each task in turn"""
-
-
-class Keep(Block):
-    """What is kept on disk."""
-
-    optimizer_states: Count = 2
-    """optimizer states of the newest updates"""
-    policies: Literal["all"] | Count = "all"
-    """newest policies kept beside the warm start and the evaluated ones"""
-    rollouts: Literal["all"] | Count = "all"
-    """newest epochs whose rollout shards are kept"""
 
 
 class Config(Block):
@@ -337,17 +335,24 @@ class Config(Block):
     def parts_fit(self) -> Config:
         """Refuse combinations that would fail only after hours."""
         rollout, tasks = self.rollout, len(self.simulator.tasks)
-        if len(set(self.simulator.tasks)) != tasks:
-            raise ValueError(f"simulator.tasks names a task twice: {self.simulator.tasks}")
+        if twice := [task for task, times in Counter(self.simulator.tasks).items() if times > 1]:
+            raise ValueError(f"simulator.tasks names a task twice: {', '.join(twice)}")
+        if self.sft.steps == 0 and (self.policy.checkpoint is None or self.policy.statistics == "demonstrations"):
+            raise ValueError(
+                "sft.steps=0 takes policy.checkpoint and its own statistics as they are: name a trained policy there "
+                "and leave policy.statistics=demonstrations out, or set sft.steps"
+            )
         if self.algorithm.name == "grpo" and rollout.group_size < 2:
             raise ValueError(
                 "algorithm.name=grpo compares episodes within a group: set rollout.group_size to 2 or more"
             )
         share = tasks * rollout.group_size * rollout.shards
         if rollout.episodes % share:
+            below = rollout.episodes // share * share
+            near = f"{below} or {below + share}" if below else str(share)
             raise ValueError(
                 f"rollout.episodes={rollout.episodes} is not a multiple of {share}, which is tasks ({tasks}) x "
-                f"rollout.group_size ({rollout.group_size}) x rollout.shards ({rollout.shards})"
+                f"rollout.group_size ({rollout.group_size}) x rollout.shards ({rollout.shards}): set it to {near}"
             )
         if rollout.num_envs % rollout.pipeline_stage_num:
             raise ValueError(
@@ -360,4 +365,11 @@ class Config(Block):
                     f"{name}.optimizer.name=muon needs whole matrices, which deepspeed.zero_stage="
                     f"{self.deepspeed.zero_stage} splits: set deepspeed.zero_stage=0 or {name}.optimizer.name=adamw"
                 )
+        if self.policy.precision == "bf16" and self.deepspeed.zero_stage == 0:
+            raise ValueError(
+                "policy.precision=bf16 keeps its fp32 master weights in a ZeRO optimizer: "
+                "set deepspeed.zero_stage to 1, 2 or 3, or policy.precision=mixed"
+            )
+        if self.algorithm.name == "grpo" and self.update.value_only_epochs:
+            raise ValueError("algorithm.name=grpo has no value head to train: set update.value_only_epochs=0")
         return self

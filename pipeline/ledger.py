@@ -10,13 +10,14 @@ import datetime
 import functools
 import json
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline import lease, rundir
-from pipeline.artifacts import MANIFEST, Artifact, Unit, attempt_directory, latest_incarnation, open_artifact
+from pipeline.artifacts import MANIFEST, STAGES, Artifact, Unit, attempt_directory, latest_incarnation, open_artifact
 from pipeline.config import Config
 from pipeline.errors import UserError
 from pipeline.jobs import History, histories
@@ -88,17 +89,18 @@ def read(run: Path) -> Snapshot:
 class Reader:
     """Reads a run again and again while its lease is held, so that what is published stays published."""
 
-    def __init__(self, run: Path) -> None:
+    def __init__(self, run: Path, stages: Collection[str] = STAGES) -> None:
         """Read the config and make the plan.
 
         Args:
             run: the run directory.
+            stages: those whose units are looked at.
 
         Raises:
             UserError: it is no run.
         """
         self._run, self.config = run, rundir.load(run)
-        self.plans = run_plan(run, self.config)
+        self.plans = run_plan(run, self.config, stages)
         self._published: dict[Unit, UnitState] = {}
 
     def read(self) -> Snapshot:
@@ -117,18 +119,20 @@ class Reader:
         return Snapshot(self._run, self.config, tuple(units), str(driver) if driver else None)
 
 
-def run_plan(run: Path, config: Config) -> tuple[UnitPlan, ...]:
+def run_plan(run: Path, config: Config, stages: Collection[str] = STAGES) -> tuple[UnitPlan, ...]:
     """The plan of a run: what its config asks for, and evaluations that are there already.
 
     Args:
         run: the run directory.
         config: its config.
+        stages: those whose units are wanted.
 
     Returns:
         As `make_plan`.
     """
     others = (set(range(config.epochs + 1)) - evaluation_epochs(config)) & _begun(run)
-    return _Plans.of(config, frozenset(e for e in others if published(run, Unit(e, "evaluate"))))
+    plans = _Plans.of(config, frozenset(e for e in others if published(run, Unit(e, "evaluate"))))
+    return plans if stages is STAGES else tuple(plan for plan in plans if plan.unit.stage in stages)
 
 
 def published(run: Path, unit: Unit) -> Artifact | None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from pipeline import ledger, resources
+from pipeline.artifacts import STAGES
 from pipeline.config import Config
 from pipeline.errors import UserError
 from pipeline.launchers import where
@@ -28,18 +29,19 @@ class Machine:
     gpus: int = 0
 
     @classmethod
-    def of(cls, run: Path, config: Config, cores: int | None = None) -> Machine:
+    def of(cls, run: Path, config: Config, cores: int | None = None, stages: Collection[str] = STAGES) -> Machine:
         """What there is for a run's units.
 
         Args:
             run: the run directory.
             config: its config.
             cores: of this machine; None: those that this process may use.
+            stages: those whose units must fit.
 
         Raises:
-            UserError: a unit of the run would never fit.
+            UserError: a unit would never fit.
         """
-        plans = ledger.run_plan(run, config)
+        plans = ledger.run_plan(run, config, stages)
         place = where(config)
         if place == "slurm":
             return cls()

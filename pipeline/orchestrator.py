@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from pipeline import failures, jobs, ledger, resources, retention, rundir
-from pipeline.artifacts import Unit, attempt_directory, clear_scratch
+from pipeline.artifacts import STAGES, Unit, attempt_directory, clear_scratch
 from pipeline.errors import UserError
 from pipeline.failures import disk_full_explained
 from pipeline.follower import following
@@ -48,6 +48,7 @@ def drive(
     conclude: Callable[[Path], object] = lambda run: None,
     say: Callable[[str], None] = to_stderr,
     launcher: Launcher | None = None,
+    stages: Collection[str] = STAGES,
     stages_package: str = "stages",
     cores: int | None = None,
 ) -> Snapshot:
@@ -61,6 +62,7 @@ def drive(
         conclude: called once all is published, before tracking ends, so that what it writes is tracked too.
         say: shows one line to the user.
         launcher: how units reach a machine; None: as the config says.
+        stages: those to carry out; what they need has to be among them.
         stages_package: package whose modules do the work.
         cores: CPU cores to use where units are processes of this machine; None: those this process may use.
 
@@ -74,9 +76,9 @@ def drive(
     run = run.absolute()
     config = rundir.load(run)
     launcher = launcher or launcher_for(run, config, say)
-    machine = Machine.of(run, config, cores)
+    machine = Machine.of(run, config, cores, stages)
     with disk_full_explained(run), Lease(run, say) as lease, following(run, config, say):
-        loop = Loop(run, launcher, machine, Sender.of(run, stages_package), say)
+        loop = Loop(run, launcher, machine, Sender.of(run, stages_package), say, stages)
         loop.begin()
         shown: Snapshot | None = None
         while True:
@@ -101,7 +103,13 @@ class Loop:
     """The steps of one turn."""
 
     def __init__(
-        self, run: Path, launcher: Launcher, machine: Machine, sender: Sender, say: Callable[[str], None]
+        self,
+        run: Path,
+        launcher: Launcher,
+        machine: Machine,
+        sender: Sender,
+        say: Callable[[str], None],
+        stages: Collection[str] = STAGES,
     ) -> None:
         """Prepare; nothing is touched yet.
 
@@ -111,10 +119,11 @@ class Loop:
             machine: what there is to share out.
             sender: what all submissions have in common.
             say: shows one line to the user.
+            stages: those to carry out.
         """
         self._run, self._launcher, self._machine, self._say = run, launcher, machine, say
         self.submitter = Submitter(run, launcher, sender)
-        self._reader = ledger.Reader(run)
+        self._stages, self._reader = stages, ledger.Reader(run, stages)
         self._ending: dict[str, float] = {}  # key -> when one of its job and its artifact was first seen gone or there
         self._late: set[str] = set()  # keys of jobs ended because of their time limit
         self._kept: set[Unit] = set()  # what was done when retention was last looked at
@@ -192,7 +201,7 @@ class Loop:
             self._kept = done
         if len(done) < len(snapshot.units):
             return False
-        if open_jobs(self._run):
+        if any(unit.stage in self._stages for unit, _, _ in open_jobs(self._run).values()):
             self._launcher.hurry()  # only their ends are waited for
             return False
         return True

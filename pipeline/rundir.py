@@ -24,6 +24,7 @@ from pipeline.errors import UserError
 
 CONFIG, IDENTITY = "config.yaml", "run.json"
 PACKAGES = ("pipeline", "slurm", "stages")
+SOURCES = ("*.py", "*.jsonl")  # lists of tasks decide what a policy is told
 LIBRARIES = ("torch", "transformers", "deepspeed", "zarr", "numpy", "mujoco", "submitit", "pydantic", "mlflow")
 
 
@@ -122,7 +123,7 @@ def code_identity() -> dict[str, str | None]:
         )
         revision = answer.stdout.strip() if answer.returncode == 0 else None
     digest = hashlib.sha256()
-    for path in sorted(p for package in PACKAGES for p in (root / package).rglob("*.py")):
+    for path in sorted(p for package in PACKAGES for kind in SOURCES for p in (root / package).rglob(kind)):
         digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes() + b"\0")
     return {"revision": revision, "digest": digest.hexdigest()}
 

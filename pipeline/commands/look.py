@@ -1,4 +1,4 @@
-"""Commands that show something and change nothing: `status`, `logs`, `report`, `ui`, `track`, `config`."""
+"""Commands that show something and change nothing: `status`, `logs`, `report`, `ui`, `track`, `config`, `tasks`."""
 
 from __future__ import annotations
 
@@ -130,3 +130,28 @@ def show_config(
     from pipeline.validation import dump
 
     print(dump(compose(config, overrides or [])), end="")
+
+
+def tasks(
+    simulator: Annotated[
+        str | None, typer.Argument(metavar="[SIMULATOR]", help="Default: every simulator that lists its tasks.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs: a record for every task.")] = False,
+) -> None:
+    """List suites and tasks, with their instructions.
+
+    `simulator.tasks` of a config takes names of both.
+    """
+    from pipeline import tasks as listing
+    from pipeline.report.tables import task_table
+
+    there = listing.catalogues()
+    if simulator is not None and simulator not in there:
+        raise UserError(f"{simulator!r} lists no tasks; simulators that do: {', '.join(there)}")
+    for name in there if simulator is None else [simulator]:
+        listed = listing.catalogue(name) or ()
+        if as_json:
+            for task in listed:
+                print(json.dumps({"simulator": name, **task.model_dump()}))
+        else:
+            console().print(task_table(name, listed))

@@ -1,4 +1,4 @@
-"""Commands that carry a run out: `run`, `submit`."""
+"""Commands that carry a run out: `run`, `submit`; `demos` only its first stage."""
 
 from __future__ import annotations
 
@@ -50,8 +50,7 @@ def run(
             else:
                 orchestrator.drive(directory, view, conclude=lambda _: write_report(directory))
     except KeyboardInterrupt:
-        print(f"\ndetached: the units that run go on; no new ones start until you reattach: {again}", file=sys.stderr)
-        print(f"to look: baton status {directory}; to stop them: baton cancel {directory}", file=sys.stderr)
+        _say_detached(directory, again)
         raise
     _print_result(directory)
 
@@ -75,6 +74,40 @@ def submit(config: ConfigArgument, overrides: Overrides = None) -> None:
     job, log = parent.submit(directory, kind, orchestrator.to_stderr)
     print(f"job {job.id} looks after {directory}; its log: {shorten(log)}")
     print(f"to look: baton status {directory}; to stop everything: baton cancel {directory}")
+
+
+def demos(config: ConfigArgument, overrides: Overrides = None) -> None:
+    """Write the scripted expert's episodes as shards.
+
+    They are the first units of the run that `baton run` carries out with the same arguments, which goes on from them.
+    """
+    from pipeline import launchers, orchestrator, rundir
+    from pipeline.compose import compose
+    from pipeline.report.demonstrations import demonstrations_table
+    from pipeline.report.live import View
+
+    composed = compose(config, overrides or [])
+    if composed.sft.steps == 0:
+        raise UserError(f"{config}: sft.steps=0: a run that begins with policy.checkpoint has no demonstrations")
+    launchers.where(composed)
+    directory = rundir.create_or_resume(composed)
+    # Nothing else waits for these units: whatever the schedule of the run, they need no chain and no allocation.
+    supervised = composed.model_copy(update={"slurm": composed.slurm.model_copy(update={"schedule": "supervise"})})
+    launcher = launchers.launcher_for(directory, supervised, orchestrator.to_stderr)
+    directory, arguments = shorten(directory), [str(config), *(overrides or [])]
+    try:
+        with View(console()) as view:
+            orchestrator.drive(directory, view, launcher=launcher, stages=("demonstrate",))
+    except KeyboardInterrupt:
+        _say_detached(directory, shlex.join(["baton", "demos", *arguments]))
+        raise
+    console().print(demonstrations_table(directory), soft_wrap=True)
+    print(f"to train on them: {shlex.join(['baton', 'run', *arguments])}")
+
+
+def _say_detached(directory: Path, again: str) -> None:
+    print(f"\ndetached: the units that run go on; no new ones start until you reattach: {again}", file=sys.stderr)
+    print(f"to look: baton status {directory}; to stop them: baton cancel {directory}", file=sys.stderr)
 
 
 def _extend_chain(directory: Path, again: str) -> None:

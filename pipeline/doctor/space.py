@@ -21,6 +21,7 @@ PARAMETERS = {"tiny": 1_500_000, "7b": 7_600_000_000}  # of the presets, rounded
 POLICY_BYTES = 4  # a parameter in a published policy
 STATE_BYTES = 12  # a parameter in an optimizer state: the weight and Adam's two moments
 CAMERAS, CHANNELS = 3, 3
+OWN_LIMIT = 300  # actions of an episode where `simulator.max_episode_steps` is null; the household allows fewer
 # Renderings of the household compress about 20 to 30 times, photographs hardly.
 MOST_COMPRESSION = 50
 QUOTA_SECONDS = 10.0
@@ -79,9 +80,10 @@ def needs(config: Config) -> list[Need]:
     """
     keep, chunk = config.keep, config.policy.chunk
     numbers = chunk * config.policy.action_dim
-    limit = config.demonstrate.max_episode_steps or config.simulator.max_episode_steps
-    demonstrated = config.demonstrate.episodes * math.ceil(limit / config.demonstrate.stride)
-    decided = config.rollout.episodes * math.ceil(config.simulator.max_episode_steps / chunk)
+    limit = config.simulator.max_episode_steps or OWN_LIMIT
+    expert_limit = config.demonstrate.max_episode_steps or limit
+    demonstrated = config.demonstrate.episodes * math.ceil(expert_limit / config.demonstrate.stride)
+    decided = config.rollout.episodes * math.ceil(limit / chunk)
     epochs = config.epochs
     if keep.rollouts != "all":
         # Those of the epoch at work come on top.

@@ -1,4 +1,4 @@
-"""Tables for the terminal: what a run will do, and what it came to."""
+"""Tables for the terminal: what a run will do, what it came to, and what a robot can be asked to do."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from pipeline.dry_run import DryRun
 from pipeline.plan import UnitPlan
 from pipeline.report.progress import duration
 from pipeline.report.results import Rate, Result, write_result
+from pipeline.tasks import Task, by_suite
 
 TABLE = "result.txt"
 WIDTH = 100
@@ -62,6 +63,9 @@ def dry_run_lines(dry: DryRun) -> RenderableType:
     return Lines(
         *map(Text, dry.placement),
         Text(""),
+        Text("memory, a GPU:" if dry.gpu_hours else "memory, a process:"),
+        *(Text(f"  {line}") for line in dry.memory),
+        Text(""),
         *map(Text, dry.lines),
         Text(f"and so on, epoch by epoch; the scripts of all units lie in {dry.folder}"),
         Text(f"{hours}, if every unit ran to its time limit; a dry run: nothing was submitted"),
@@ -97,6 +101,25 @@ def final_table(run: Path, result: Result) -> RenderableType:
         lines += [Text(""), _seconds(result), Text("")]
     lines += [Text(line) for line in _places(run, result)]
     return Lines(*lines)
+
+
+def task_table(simulator: str, listed: Sequence[Task]) -> RenderableType:
+    """The tasks of a simulator, suite by suite.
+
+    Args:
+        simulator: its name in a config.
+        listed: its tasks.
+    """
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("suite", no_wrap=True)
+    table.add_column("index", justify="right")
+    table.add_column("task", overflow="fold")
+    table.add_column("instruction", overflow="fold")
+    for suite, members in by_suite(listed).items():
+        for task in members:
+            name = Text("" if task.task_index else suite, style="bold")
+            table.add_row(name, str(task.task_index), Text(task.task_name), Text(task.task))
+    return Lines(Text(f"simulator.name: {simulator}", style="bold"), table)
 
 
 def _cell(rate: Rate | None) -> Text:

@@ -27,8 +27,8 @@ from mlflow.entities import Metric, Param, Run
 from mlflow.exceptions import MlflowException
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-from pipeline.config import MlflowLogger
 from pipeline.errors import UserError
+from pipeline.output_config import MlflowLogger
 from pipeline.tracking.record import Point, RunRecord, UnitRecord
 from pipeline.tracking.sink import SinkError
 

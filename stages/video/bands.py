@@ -7,10 +7,11 @@ A frame is what a simulator films: the wrist cameras (224 x 224) one above the o
 from __future__ import annotations
 
 import dataclasses
-import functools
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from stages.video.lettering import cut, font, wrap
 
 FRAME_SHAPE = (448, 672, 3)
 FONT_SIZE = 14
@@ -56,11 +57,12 @@ def overlay(frame: np.ndarray, info: Overlay) -> np.ndarray:
     if frame.shape != FRAME_SHAPE or frame.dtype != np.uint8:
         raise ValueError(f"a frame is uint8 {list(FRAME_SHAPE)}, this is {frame.dtype} {list(frame.shape)}")
     written = frame.copy()
-    lines = _wrap(info.instruction)
+    face = font(FONT_SIZE)
+    lines = wrap(info.instruction, face, FRAME_SHAPE[1] - 2 * MARGIN, MAX_LINES)
     top = _dim(written[: MARGIN + LINE_HEIGHT * len(lines)])
     pen = ImageDraw.Draw(top)
     for number, line in enumerate(lines):
-        pen.text((MARGIN, MARGIN // 2 + number * LINE_HEIGHT), line, WHITE, _font())
+        pen.text((MARGIN, MARGIN // 2 + number * LINE_HEIGHT), line, WHITE, face)
     written[: top.height] = np.asarray(top)
 
     bottom = _dim(written[-LINE_HEIGHT - MARGIN :])
@@ -73,44 +75,15 @@ def overlay(frame: np.ndarray, info: Overlay) -> np.ndarray:
         (f"reward {info.reward:.2f}", "reward -000.00", WHITE),
         (f"step {info.step}", "step 0000", WHITE),
     ):
-        x -= int(max(_font().getlength(text), _font().getlength(widest)))
-        pen.text((x, MARGIN // 2), text, colour, _font())
+        x -= int(max(face.getlength(text), face.getlength(widest)))
+        pen.text((x, MARGIN // 2), text, colour, face)
         x -= GAP
     pen.text(
-        (MARGIN, MARGIN // 2), _cut(f"{' '.join(info.task.split())}   seed {info.seed}", x - MARGIN), WHITE, _font()
+        (MARGIN, MARGIN // 2), cut(f"{' '.join(info.task.split())}   seed {info.seed}", face, x - MARGIN), WHITE, face
     )
     written[-bottom.height :] = np.asarray(bottom)
     return written
 
 
-@functools.cache
-def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(FONT_SIZE)
-
-
 def _dim(band: np.ndarray) -> Image.Image:
     return Image.fromarray((band * np.float32(DIM)).astype(np.uint8))
-
-
-@functools.lru_cache(maxsize=64)  # the same for every frame of an episode
-def _wrap(text: str) -> list[str]:
-    """Break a text into at most MAX_LINES lines that fit the frame's width."""
-    width = FRAME_SHAPE[1] - 2 * MARGIN
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if _font().getlength(longer) <= width or not lines[-1] or len(lines) == MAX_LINES:
-            lines[-1] = longer
-        else:
-            lines.append(word)
-    return [_cut(line, width) for line in lines]
-
-
-@functools.lru_cache(maxsize=64)
-def _cut(text: str, width: float) -> str:
-    """Return the text, its end replaced by dots where it is wider than `width` pixels."""
-    if _font().getlength(text) <= width:
-        return text
-    while text and _font().getlength(text + "...") > width:
-        text = text[:-1]
-    return text + "..."

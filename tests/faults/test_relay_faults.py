@@ -205,7 +205,7 @@ def test_stale_rollouts_with_a_kl_to_the_warm_start_in_small_pieces(undisturbed,
 @pytest.mark.parametrize(
     ("override", "says"),
     [
-        ("simulator.tasks=[fold_laundry]", "pick_onto_plate"),
+        ("simulator.tasks=[fold_laundry]", "baton tasks household"),
         ("rollout.num_workers=500", "rollout.num_workers"),
         ("simulator.options={object_sise: 0.05}", "object_size"),
         ("rollout.episods=8", "episodes"),

@@ -38,14 +38,19 @@ def test_later_sources_win(tmp_path):
     write(tmp_path, "bases/near.yaml", "extends: far.yaml\nepochs: 2\nsft: {steps: 2}\n")
     write(tmp_path, "other.yaml", "sft: {warmup_steps: 7}\n")
     recipe = write(tmp_path, "recipe.yaml", "extends: [bases/near.yaml, other.yaml]\nsft: {steps: 3}\n")
-    config = compose(recipe, ["sft.steps=4", "sft.steps=5", "simulator.tasks=[a, b]", "policy.checkpoint=null"])
+    simulator = ["simulator.name=lab.worlds", "simulator.tasks=[a, b]"]
+    config = compose(recipe, ["sft.steps=4", "sft.steps=5", *simulator, "policy.checkpoint=null"])
     assert (config.name, config.seed, config.epochs) == ("recipe", 1, 2)
     assert (config.sft.steps, config.sft.batch, config.sft.warmup_steps) == (5, 1, 7)
     assert (config.simulator.tasks, config.policy.checkpoint) == (["a", "b"], None)
 
 
 def test_lists_and_placements_are_replaced_and_blocks_merged(tmp_path):
-    write(tmp_path, "base.yaml", "simulator: {tasks: [a, b], options: {x: 1}}\ncluster: {num_nodes: 2}\n")
+    write(
+        tmp_path,
+        "base.yaml",
+        "simulator: {name: lab.worlds, tasks: [a, b], options: {x: 1}}\ncluster: {num_nodes: 2}\n",
+    )
     recipe = write(
         tmp_path,
         "r.yaml",
@@ -154,7 +159,11 @@ def test_interpolation_sees_defaults_and_overrides(tmp_path):
             [],
             ["r.yaml:2: keep.policies = 'some': must be 'all' or must be a valid int"],
         ),
-        ("policy: {precision: fp8}\n", [], ["policy.precision = 'fp8': must be 'fp32' or 'bf16' (arithmetic"]),
+        (
+            "policy: {precision: fp8}\n",
+            [],
+            ["policy.precision = 'fp8': must be 'fp32', 'mixed' or 'bf16' (fp32; mixed"],
+        ),
         ("sft: 5\n", [], ["r.yaml:1: sft = 5: must be a block of key: value lines"]),
         ("simulator:\n  physics_frequency: 201\n", [], ["r.yaml:1: physics_frequency 201 is not a multiple of"]),
         ("epochs: 1\n", ["rollout.shards=7"], ["r.yaml with rollout.shards=7: rollout.episodes=64 is not a multiple"]),

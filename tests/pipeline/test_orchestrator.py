@@ -152,6 +152,28 @@ def test_without_trouble_every_unit_is_submitted_once_and_shards_together(tmp_pa
     assert launcher.asked == {"hurry": 0, "find": 0, "cancel": 0}
 
 
+def test_one_stage_alone_is_carried_out_and_the_whole_run_goes_on_from_it(tmp_path: Path) -> None:
+    run = new_run(tmp_path, epochs=1, demonstrate={"shards": 3})
+    launcher = Scripted(run, {"e0000-demonstrate-s0001": ["crash"]})
+    ended: list[Path] = []
+    last = drive(
+        run,
+        lambda snapshot: None,
+        conclude=ended.append,
+        launcher=launcher,
+        cores=8,
+        say=lambda line: None,
+        stages=("demonstrate",),
+    )
+    assert [(state.unit.stage, state.status) for state in last.units] == [("demonstrate", "published")] * 3
+    assert ended == [run]
+    assert {state.unit.stage for state in read(run).units if state.status == "published"} == {"demonstrate"}
+    assert attempts(run)["e0000-demonstrate-s0001"] == 2
+    carry_out(run, launcher)
+    assert {state.status for state in read(run).units} == {"published"}
+    assert [request.name for request in launcher.requests].count("run-e0000-demonstrate") == 2
+
+
 def test_preemptions_and_lost_nodes_do_not_use_up_the_tries_at_a_crash(tmp_path: Path) -> None:
     run = new_run(tmp_path, max_attempts=3, slurm={"max_requeues": 3})
     ends: list[Cause] = ["preempted", "crash", "node", "preempted", "node", "crash"]

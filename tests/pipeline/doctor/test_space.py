@@ -77,6 +77,16 @@ def test_images_of_three_cameras(make):
     assert rollouts.most == decisions * (3 * 3 * 64 * 64 + 10 * 8 * 14)
 
 
+def test_without_a_step_limit_a_long_one_is_assumed(make):
+    def most(*overrides):
+        config = make("simulator.max_episode_steps=null", "epochs=1", *overrides, gpus=False)
+        return {need.what: need.most for need in space.needs(config)}
+
+    own, limited = most(), most(f"simulator.max_episode_steps={space.OWN_LIMIT}")
+    assert own == limited
+    assert most("demonstrate.max_episode_steps=8")["demonstrations"] < own["demonstrations"]
+
+
 def test_parameters_of_a_checkpoint_come_from_its_headers(make, tmp_path):
     folder = tmp_path / "policy"
     folder.mkdir()
@@ -93,19 +103,19 @@ def test_parameters_of_a_checkpoint_come_from_its_headers(make, tmp_path):
 
 def test_parameters_of_the_presets():
     torch = pytest.importorskip("torch")
-    from stages.policies.openvla_oft import language, vision
+    from stages.policies.openvla_oft import heads, language, projectors, vision
     from stages.policies.openvla_oft.config import OpenVLAOFTConfig
 
     for preset, images in (("tiny", 64), ("7b", 224)):
         config = OpenVLAOFTConfig.from_options({"preset": preset, "proprio_dim": 16, "image_size": images})
         with torch.device("meta"):
             parts = [
-                vision.VisionBackbone(config, "eager"),
-                vision.Projector(config),
-                vision.ProprioProjector(config),
+                vision.VisionBackbone(config),
+                projectors.Projector(config),
+                projectors.ProprioProjector(config),
                 language.LanguageModel(config),
-                language.ValueHead(config),
-                *([language.TokenHead(config)] if config.dims_per_position > 1 else []),
+                heads.ValueHead(config),
+                *([heads.TokenHead(config)] if config.dims_per_position > 1 else []),
             ]
         whole = sum(parameter.numel() for part in parts for parameter in part.parameters())
         assert 0.9 * space.PARAMETERS[preset] < whole <= space.PARAMETERS[preset]

@@ -24,7 +24,7 @@ def run(tmp_path: Path) -> Path:
         {
             "name": "made",
             "epochs": 2,
-            "simulator": {"tasks": ["open", "close"]},
+            "simulator": {"name": "lab.worlds", "tasks": ["open", "close"]},
             "rollout": {"shards": 2, "episodes": 8, "num_envs": 2},
             "evaluate": {"episodes": 4},
             "runs_dir": str(tmp_path / "runs"),
