@@ -13,22 +13,28 @@ import importlib.util
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pipeline.errors import UserError
+from stages.blocks import prepare_blocks
 from stages.policies.statistics import PolicyFileError, Statistics
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "mixed", "bf16"]
+"""fp32 throughout; bf16 arithmetic on fp32 weights; bf16 weights too. Logits, log-probs and values are fp32 in all."""
+
+PUBLISHED = {"openvla": "openvla_oft"}
+"""`model_type` of published policies -> the package that reads them."""
 
 
-class PolicyConfigError(ValueError):
+class PolicyConfigError(UserError):
     """The user asked for something this policy does not have; the message says what it has."""
 
 
-class PolicyInputError(ValueError):
+class PolicyInputError(UserError):
     """An observation or an action does not fit the policy; the message says which and what fits."""
 
 
@@ -98,8 +104,7 @@ class Observation:
         return Observation(head, wrist, proprio, self.instructions)
 
 
-@dataclasses.dataclass(frozen=True)
-class Decision:
+class Decision(NamedTuple):
     """What a policy decided.
 
     Attributes:
@@ -107,7 +112,7 @@ class Decision:
         taken: what `evaluate_actions` needs to find the same chunk again: int64 tokens [B, K, A] in [0, 256) for a
             policy over tokens, a float32 chain for a flow policy.
         log_probs: float32 [B, K, A], at the temperature asked for.
-        values: float32 [B].
+        values: float32 [B]; [B, K] of a policy that gives each action of a chunk a value.
     """
 
     actions: Tensor
@@ -116,14 +121,13 @@ class Decision:
     values: Tensor
 
 
-@dataclasses.dataclass(frozen=True)
-class Evaluation:
+class Evaluation(NamedTuple):
     """What a policy now thinks of a chunk taken before; all with gradients.
 
     Attributes:
         log_probs: float32 [B, K, A].
         entropy: float32 [B, K, A].
-        values: float32 [B].
+        values: float32 [B] or [B, K], as the decision's.
     """
 
     log_probs: Tensor
@@ -131,8 +135,7 @@ class Evaluation:
     values: Tensor
 
 
-@dataclasses.dataclass(frozen=True)
-class Imitation:
+class Imitation(NamedTuple):
     """How far a policy is from demonstrated actions.
 
     Attributes:
@@ -156,7 +159,7 @@ class Policy(nn.Module, abc.ABC):
         name: its name in a config, a folder under `stages/policies`.
         chunk: K.
         action_dim: A.
-        precision: what it computes in; parameters stay float32, log-probs and values too.
+        precision: what it computes in.
     """
 
     name: ClassVar[str]
@@ -175,6 +178,10 @@ class Policy(nn.Module, abc.ABC):
         if call not in ("act", "evaluate_actions", "imitation_loss"):
             raise ValueError(f"a policy has no call {call!r}: act, evaluate_actions, imitation_loss")
         return getattr(self, call)(*args, **kwargs)
+
+    def accelerate(self) -> None:
+        """Make acting faster for a policy that stays as it is: the first calls take longer, to compile."""
+        prepare_blocks(self, compiled=True)
 
     @property
     @abc.abstractmethod
@@ -264,13 +271,23 @@ def make(name: str, options: Mapping[str, Any], statistics: Statistics, seed: in
     return policy
 
 
-def load(directory: Path | str, device: torch.device | str = "cpu", precision: Precision | None = None) -> Policy:
-    """Load what `save` wrote.
+def load(
+    directory: Path | str,
+    device: torch.device | str = "cpu",
+    precision: Precision | None = None,
+    options: Mapping[str, Any] | None = None,
+    statistics: Statistics | str | None = None,
+    seed: int | None = None,
+) -> Policy:
+    """Load what `save` wrote, or a policy that someone published.
 
     Args:
-        directory: of a saved policy.
+        directory: of the policy.
         device: where to put it.
         precision: what to compute in; None keeps what the config says.
+        options: fields of the policy's config that are to differ.
+        statistics: to normalise by, or the name of a data set that the policy knows; None for the only one it knows.
+        seed: draws parts that a policy to start from may lack, as its value head; None refuses a policy that lacks any.
 
     Returns:
         The policy.
@@ -280,12 +297,13 @@ def load(directory: Path | str, device: torch.device | str = "cpu", precision: P
     """
     path = Path(directory) / "config.json"
     try:
-        name = json.loads(path.read_text(encoding="utf-8"))["policy"]
+        record = json.loads(path.read_text(encoding="utf-8"))
+        name = record["baton"]["policy"] if "baton" in record else PUBLISHED[record["model_type"]]
     except FileNotFoundError:
         raise PolicyFileError(f"{path} is missing: is {directory} a saved policy?") from None
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise PolicyFileError(f"{path} is damaged ({error!r}): take the policy from its artifact again") from None
-    policy: Policy = _package(name).load(Path(directory), device, precision)
+    policy: Policy = _package(name).load(Path(directory), device, precision, options, statistics, seed)
     return policy
 
 

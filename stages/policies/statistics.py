@@ -14,14 +14,17 @@ from typing import Any, Literal
 
 import numpy as np
 
+from pipeline.errors import UserError
+
 FILE_NAME = "dataset_statistics.json"
 EPSILON = 1e-8
 """Added to a range before dividing, as OpenVLA-OFT does."""
 
 Bounds = Literal["q99", "minmax"]
+REMEDY = "take the policy from its artifact again"
 
 
-class PolicyFileError(ValueError):
+class PolicyFileError(UserError):
     """A saved policy's file is missing, damaged or of another policy; the message says which and what to do."""
 
 
@@ -94,9 +97,10 @@ class Moments:
         return (self.q01, self.q99) if kind == "q99" else (self.minimum, self.maximum)
 
     def to_json(self) -> dict[str, list[Any]]:
-        """The moments under the names of the file."""
+        """The moments under the names of the file; unknown ones are left out."""
         names = {"minimum": "min", "maximum": "max"}
-        return {names.get(f.name, f.name): getattr(self, f.name).tolist() for f in dataclasses.fields(self)}
+        columns = {names.get(f.name, f.name): getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {name: column.tolist() for name, column in columns.items() if not column.size or not _unknown(column)}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Moments:
@@ -166,39 +170,86 @@ class Statistics:
         """
         return cls(Moments.of(actions, unchanged_actions), Moments.of(proprio), dataset)
 
+    def to_json(self) -> dict[str, dict[str, list[Any]]]:
+        """The statistics as one data set's entry of the file."""
+        return {"action": self.action.to_json(), "proprio": self.proprio.to_json()}
+
     def save(self, directory: Path) -> None:
         """Write `dataset_statistics.json`."""
-        record = {self.dataset: {"action": self.action.to_json(), "proprio": self.proprio.to_json()}}
+        record = {self.dataset: self.to_json()}
         (directory / FILE_NAME).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
     @classmethod
-    def load(cls, directory: Path, dataset: str | None = None) -> Statistics:
-        """Read `dataset_statistics.json`.
+    def choose(cls, record: Mapping[str, Any], dataset: str | None, place: str) -> Statistics:
+        """Take one data set's statistics.
 
         Args:
-            directory: where it lies.
-            dataset: which of its data sets, also found as `{dataset}_no_noops`; None when there is one only.
+            record: data set -> its entry of the file.
+            dataset: its name, also found as `{dataset}_no_noops`; None when there is one only.
+            place: where the record is from, for messages.
 
         Returns:
-            The statistics; without a `proprio` record P is 0.
+            The statistics; without a `proprio` entry P is 0.
 
         Raises:
-            PolicyFileError: the file is missing or damaged, or does not hold the data set.
+            PolicyFileError: the data set is not there, or its entry is damaged.
         """
-        path = directory / FILE_NAME
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
             if dataset is None and len(record) == 1:
                 dataset = next(iter(record))
             chosen = next((key for key in (dataset, f"{dataset}_no_noops") if key in record), None)
             if chosen is None:
-                raise PolicyFileError(f"{path} has no data set {dataset!r}: it has {', '.join(record)}")
+                known = f"name one of {', '.join(record)}" if record else "it has none at all"
+                fault = (
+                    "has statistics of several data sets"
+                    if dataset is None and record
+                    else f"lacks statistics of {dataset or 'any data set'}"
+                )
+                raise PolicyFileError(f"{place} {fault}: {known}")
             entry = record[chosen]
             proprio = Moments.from_json(entry.get("proprio", {"q01": []}))
             return cls(Moments.from_json(entry["action"]), proprio, chosen)
-        except FileNotFoundError:
-            raise PolicyFileError(f"{path} is missing: take the policy from its artifact again") from None
         except PolicyFileError:
             raise
         except (KeyError, ValueError, TypeError, AttributeError) as error:
-            raise PolicyFileError(f"{path} is damaged ({error!r}): take the policy from its artifact again") from None
+            raise PolicyFileError(f"{place} is damaged ({error!r}): {REMEDY}") from None
+
+    @classmethod
+    def load(cls, directory: Path, dataset: str | None = None) -> Statistics:
+        """Read one data set's statistics from `dataset_statistics.json`; see `choose`.
+
+        Raises:
+            PolicyFileError: the file is missing or damaged, or does not hold the data set.
+        """
+        return cls.choose(read_statistics(directory), dataset, str(directory / FILE_NAME))
+
+
+def read_statistics(directory: Path, needed: bool = True) -> dict[str, Any]:
+    """Read `dataset_statistics.json`.
+
+    Args:
+        directory: where it lies.
+        needed: refuse a directory without the file; a published policy may have its statistics in config.json alone.
+
+    Returns:
+        Data set -> its entry.
+
+    Raises:
+        PolicyFileError: the file is missing or damaged.
+    """
+    path = directory / FILE_NAME
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if not needed:
+            return {}
+        raise PolicyFileError(f"{path} is missing: {REMEDY}") from None
+    except ValueError as error:
+        raise PolicyFileError(f"{path} is damaged ({error!r}): {REMEDY}") from None
+    if not isinstance(record, dict):
+        raise PolicyFileError(f"{path} is damaged (it holds no mapping): {REMEDY}")
+    return record
+
+
+def _unknown(column: np.ndarray) -> bool:
+    return bool(np.isnan(np.asarray(column, dtype=np.float64)).all())

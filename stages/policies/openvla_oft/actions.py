@@ -72,17 +72,34 @@ def soft_cross_entropy(log_probs: Tensor, normalised: Tensor, sigma_bins: float)
     return -(weights * log_probs.gather(-1, tokens.clamp_(0, ACTION_BINS - 1))).sum(dim=-1)
 
 
-def sample(log_probs: Tensor, noise: Tensor) -> Tensor:
+def truncate(log_probs: Tensor, top_k: int) -> Tensor:
+    """Leave the likeliest tokens alone.
+
+    Args:
+        log_probs: float32 [..., 256], or logits.
+        top_k: how many to leave; 0 for all.
+
+    Returns:
+        [..., 256], -inf where a token is less likely than the k-th.
+    """
+    if top_k == 0:
+        return log_probs
+    least = log_probs.topk(top_k, dim=-1).values[..., -1:]
+    return log_probs.masked_fill(log_probs < least, -math.inf)
+
+
+def sample(log_probs: Tensor, noise: Tensor, top_k: int = 0) -> Tensor:
     """Sample by inverting the cumulative distribution, so that the randomness is the caller's.
 
     Args:
         log_probs: float32 [..., 256].
         noise: [...], uniform in (0, 1).
+        top_k: sample among so many of the likeliest; 0 for all.
 
     Returns:
         int64 [...]: the first token whose cumulative probability exceeds the noise.
     """
-    cumulative = log_probs.exp().cumsum(dim=-1)
+    cumulative = truncate(log_probs, top_k).exp().cumsum(dim=-1)
     # scaled by the sum, which rounding leaves beside 1, so that no token of probability zero is ever taken
     below = cumulative <= noise[..., None] * cumulative[..., -1:]
     return below.sum(dim=-1).clamp_(max=ACTION_BINS - 1)
@@ -112,10 +129,10 @@ class Normaliser(nn.Module):
             PolicyConfigError: the statistics do not have these bounds.
         """
         super().__init__()
-        low, high = (torch.as_tensor(bound, dtype=torch.float64) for bound in moments.bounds(kind))
+        low, high = (torch.tensor(bound, dtype=torch.float64, device="cpu") for bound in moments.bounds(kind))
         if not bool(torch.isfinite(high - low).all()):
             raise PolicyConfigError(f"bounds: {kind!r} needs bounds that the {place} statistics do not have")
-        mask = torch.as_tensor(moments.mask)
+        mask = torch.tensor(moments.mask, device="cpu")
         # float64, as in the originals: in float32 the 1e-8 would vanish
         for name, value in (("low", low), ("span", high - low), ("mask", mask), ("constant", (high == low) & mask)):
             self.register_buffer(name, value, persistent=False)

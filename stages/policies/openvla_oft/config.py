@@ -7,11 +7,14 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from stages.policies.interface import PolicyConfigError, Precision, nearest
+from stages.policies.interface import PolicyConfigError, Precision
+from stages.policies.openvla_oft.fields import check, check_choices, replaced
 from stages.policies.statistics import Bounds
 
 ACTION_BINS = 256
 """Action tokens: the last 256 ids of the unpadded vocabulary."""
+
+Resize = Literal["refuse", "resize-naive", "resize-crop", "letterbox"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +27,8 @@ class TowerConfig:
         heads: attention heads.
         mlp: hidden width of a block's MLP.
         registers: register tokens beside the class token (the DINOv2 tower only).
+        mean: of the three colours of pixels in [0, 1], taken away before they are embedded.
+        std: what they are divided by then.
     """
 
     width: int
@@ -31,6 +36,42 @@ class TowerConfig:
     heads: int
     mlp: int
     registers: int = 0
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+
+
+# ImageNet's, rounded to bfloat16 as in the published preprocessor
+IMAGENET_MEAN, IMAGENET_STD = (0.484375, 0.455078125, 0.40625), (0.228515625, 0.2236328125, 0.224609375)
+
+LORA_TARGETS = (
+    *("proj", "qkv", "fc1", "fc2", "q", "kv", "fc3", "out_proj"),
+    *("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head"),
+)
+"""What the originals adapt."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LoRAConfig:
+    """Low-rank additions to frozen weights.
+
+    Attributes:
+        rank: of an addition; 0 trains all weights instead.
+        alpha: an addition is scaled by alpha / rank; 0 for alpha = rank.
+        dropout: share of an addition's inputs that is dropped in training.
+        targets: last parts of the names of the modules that get one, or `all-linear`.
+    """
+
+    rank: int = 0
+    alpha: float = 0.0
+    dropout: float = 0.0
+    targets: tuple[str, ...] = LORA_TARGETS
+
+    def __post_init__(self) -> None:
+        """Refuse what is no LoRA."""
+        check(self.rank >= 0, "lora.rank", self.rank, "0 (none) or more")
+        check(self.alpha >= 0, "lora.alpha", self.alpha, "above 0, or 0 for alpha = rank")
+        check(0 <= self.dropout < 1, "lora.dropout", self.dropout, "in [0, 1)")
+        check(self.rank == 0 or bool(self.targets), "lora.targets", self.targets, "names of modules")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +81,10 @@ class OpenVLAOFTConfig:
     Attributes:
         image_size: pixels of a camera image's side.
         patch_size: pixels of a patch's side.
-        images: cameras a decision sees (head, left wrist, right wrist).
+        images: cameras a decision sees: 1 the head's, 2 and the left wrist's, 3 and the right wrist's.
+        resize: how images of another size are made to fit: `refuse` them, or as the original's PIL path does,
+            `resize-naive` (stretch), `resize-crop` (the shorter side, then its middle), `letterbox` (pad to a square).
+        crop: share of an image's area that is kept, its middle, enlarged again (the original's `center_crop` is 0.9).
         dino: the first tower, DINOv2 with registers.
         siglip: the second tower, SigLIP.
         projector_width: hidden width of the projector's first layer (the original: four times the towers' together).
@@ -55,22 +99,37 @@ class OpenVLAOFTConfig:
         chunk: K, actions a decision.
         action_dim: A.
         proprio_dim: P; 0 for none.
+        stop_token: whether </s> follows the action positions, as in supervised training of the original.
+        action_head: `tokens`, or `l1` for the regression head of published policies, which can only be evaluated.
+        film: whether the instruction modulates the vision towers (published policies for ALOHA).
+        top_k: sample among the k likeliest of the 256 action tokens; 0 for all. Log-probs stay those of the whole
+            distribution, so that a stored action has one under every later policy.
         dims_per_position: action numbers read at one position. 1 is the original, read from the language model's own
             head; more are read by a linear head of their own, which shortens the sequence by this factor.
         bounds: what the actions' normalisation maps to -1 and 1: `q99` quantiles, or `minmax` (ALOHA).
         value_widths: hidden widths of the value head.
+        value_level: `chunk` for one value a decision, `action` for one of each of its actions.
+        value_position: `prompt` reads values at the prompt's last token; `official` at the place counted from the end
+            of a sequence padded on the right to `prompt_length`, as RLinf's version of that name does.
+        value_init: `zero` starts at value 0 everywhere; `normal` draws N(0, 0.02) as RLinf does.
+        prompt_length: tokens that prompts are padded to, BOS included; 0 for the longest of a batch.
+        class_position: add a learned position to the class token (the original has none).
         camera_embedding: add a learned vector for each camera to its patches (the original has none).
         action_embedding: add a learned vector to each zeroed action position (the original has none).
         position_std: initial standard deviation of position, camera and action embeddings.
         token_std: initial standard deviation of token embeddings.
-        precision: `fp32`, or `bf16` computation under autocast; logits and values are float32 in both.
+        precision: `fp32`, `mixed` or `bf16`; see `stages.policies.interface.Precision`.
         attention: `eager` is an explicit softmax, `sdpa` torch's fused kernels, `auto` eager on a CPU, sdpa on a GPU.
     """
 
     image_size: int = 224
     patch_size: int = 14
     images: int = 3
-    dino: TowerConfig = TowerConfig(width=1024, depth=24, heads=16, mlp=4096, registers=4)
+    resize: Resize = "refuse"
+    crop: float = 1.0
+    dino: TowerConfig = TowerConfig(
+        1024, depth=24, heads=16, mlp=4096, registers=4, mean=IMAGENET_MEAN, std=IMAGENET_STD
+    )
     siglip: TowerConfig = TowerConfig(width=1152, depth=27, heads=16, mlp=4304)
     projector_width: int = 8704
     hidden: int = 4096
@@ -84,39 +143,54 @@ class OpenVLAOFTConfig:
     chunk: int = 8
     action_dim: int = 14
     proprio_dim: int = 0
+    stop_token: bool = False
+    action_head: Literal["tokens", "l1"] = "tokens"
+    film: bool = False
+    top_k: int = 0
     dims_per_position: int = 1
     bounds: Bounds = "q99"
     value_widths: tuple[int, int] = (512, 128)
+    value_level: Literal["chunk", "action"] = "chunk"
+    value_position: Literal["prompt", "official"] = "prompt"
+    value_init: Literal["zero", "normal"] = "zero"
+    prompt_length: int = 0
+    class_position: bool = False
     camera_embedding: bool = False
     action_embedding: bool = False
     position_std: float = 0.02
     token_std: float = 0.02
     precision: Precision = "bf16"
+    lora: LoRAConfig = LoRAConfig()
     attention: Literal["auto", "eager", "sdpa"] = "auto"
 
     def __post_init__(self) -> None:
         """Refuse dimensions that do not fit together."""
         whole = self.image_size % self.patch_size == 0
-        _check(whole, "image_size", self.image_size, f"a multiple of {self.patch_size}")
-        _check(self.images == 3, "images", self.images, "3: head, left wrist, right wrist")
+        check(whole, "image_size", self.image_size, f"a multiple of {self.patch_size}")
+        check(self.images in (1, 2, 3), "images", self.images, "1, 2 or 3: head, left wrist, right wrist")
+        check(0 < self.crop <= 1, "crop", self.crop, "in (0, 1]")
         for place, width, heads in (
             ("dino.width", self.dino.width, self.dino.heads),
             ("siglip.width", self.siglip.width, self.siglip.heads),
             ("hidden", self.hidden, 2 * self.heads),
         ):
-            _check(width % heads == 0, place, width, f"a multiple of {heads}")
+            check(width % heads == 0, place, width, f"a multiple of {heads}")
         for place, depth in (("dino.depth", self.dino.depth), ("siglip.depth", self.siglip.depth)):
-            _check(depth >= 2, place, depth, "2 or more: the last block is not used")
-        _check(self.dino.mlp % self.dino.width == 0, "dino.mlp", self.dino.mlp, f"a multiple of {self.dino.width}")
-        _check(self.chunk >= 1, "chunk", self.chunk, "1 or more")
-        _check(self.action_dim >= 1, "action_dim", self.action_dim, "1 or more")
-        _check(self.proprio_dim >= 0, "proprio_dim", self.proprio_dim, "0 (none) or more")
+            check(depth >= 2, place, depth, "2 or more: the last block is not used")
+        check(self.dino.registers > 0, "dino.registers", self.dino.registers, "1 or more")
+        check(self.siglip.registers == 0, "siglip.registers", self.siglip.registers, "0: SigLIP has none")
+        check(self.chunk >= 1, "chunk", self.chunk, "1 or more")
+        check(self.action_dim >= 1, "action_dim", self.action_dim, "1 or more")
+        check(self.proprio_dim >= 0, "proprio_dim", self.proprio_dim, "0 (none) or more")
         tokens = self.chunk * self.action_dim
         fits = self.dims_per_position >= 1 and tokens % self.dims_per_position == 0
-        _check(fits, "dims_per_position", self.dims_per_position, f"a divisor of chunk * action_dim = {tokens}")
-        _check(self.precision in ("fp32", "bf16"), "precision", self.precision, "fp32 or bf16")
-        _check(self.attention in ("auto", "eager", "sdpa"), "attention", self.attention, "auto, eager or sdpa")
-        _check(self.bounds in ("q99", "minmax"), "bounds", self.bounds, "q99 or minmax")
+        check(fits, "dims_per_position", self.dims_per_position, f"a divisor of chunk * action_dim = {tokens}")
+        check_choices(self)
+        check(0 <= self.top_k <= ACTION_BINS, "top_k", self.top_k, f"0 (all) to {ACTION_BINS}")
+        regressed = self.action_head == "tokens" or self.dims_per_position == 1
+        check(regressed, "action_head", self.action_head, "tokens where dims_per_position is above 1")
+        padded = self.value_position == "prompt" or (self.stop_token and self.prompt_length > 0)
+        check(padded, "value_position", self.value_position, "prompt, or stop_token and prompt_length must be set")
 
     @property
     def patches(self) -> int:
@@ -127,6 +201,11 @@ class OpenVLAOFTConfig:
     def positions(self) -> int:
         """Positions at which actions are read."""
         return self.chunk * self.action_dim // self.dims_per_position
+
+    @property
+    def values(self) -> int:
+        """Values of a decision."""
+        return self.chunk if self.value_level == "action" else 1
 
     @property
     def padded_vocab_size(self) -> int:
@@ -159,36 +238,21 @@ class OpenVLAOFTConfig:
         preset = fields.pop("preset", "7b")
         if preset not in PRESETS:
             raise PolicyConfigError(f"preset: no preset is called {preset!r}; known: {', '.join(PRESETS)}")
-        base = PRESETS[preset]
-        changes: dict[str, Any] = {}
-        for key, value in fields.items():
-            if key not in base.__dataclass_fields__:
-                raise PolicyConfigError(f"{key}: unknown; {nearest(key, list(base.__dataclass_fields__))}")
-            changes[key] = _typed(key, value, getattr(base, key))
-        return dataclasses.replace(base, **changes)
+        return PRESETS[preset].changed(fields)
 
+    def changed(self, options: Mapping[str, Any]) -> OpenVLAOFTConfig:
+        """The config with some fields changed.
 
-def _typed(key: str, value: Any, like: Any) -> Any:
-    """`value` as the type of `like`: towers from mappings, tuples from lists, whole numbers where floats are meant."""
-    if isinstance(like, TowerConfig) and isinstance(value, Mapping):
-        known = list(TowerConfig.__dataclass_fields__)
-        for part in value:
-            if part not in known:
-                raise PolicyConfigError(f"{key}.{part}: unknown; {nearest(part, known)}")
-        parts = {part: _typed(f"{key}.{part}", number, 0) for part, number in value.items()}
-        return dataclasses.replace(like, **parts)
-    if isinstance(like, tuple) and isinstance(value, list | tuple) and len(value) == len(like):
-        return tuple(_typed(f"{key}[{i}]", part, like[i]) for i, part in enumerate(value))
-    if isinstance(like, float) and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if type(value) is not type(like):
-        raise PolicyConfigError(f"{key}: {value!r} is not of the type of {like!r}")
-    return value
+        Args:
+            options: field names and values.
 
+        Returns:
+            The config.
 
-def _check(holds: bool, place: str, value: Any, remedy: str) -> None:
-    if not holds:
-        raise PolicyConfigError(f"{place}: {value!r} does not fit; it must be {remedy}")
+        Raises:
+            PolicyConfigError: a field is unknown, of the wrong type, or does not fit the others.
+        """
+        return replaced(self, options)
 
 
 PRESETS = {
@@ -196,7 +260,7 @@ PRESETS = {
     "tiny": OpenVLAOFTConfig(
         image_size=64,
         patch_size=16,
-        dino=TowerConfig(width=64, depth=2, heads=4, mlp=256, registers=1),
+        dino=TowerConfig(64, depth=2, heads=4, mlp=256, registers=1, mean=IMAGENET_MEAN, std=IMAGENET_STD),
         siglip=TowerConfig(width=64, depth=2, heads=4, mlp=256),
         projector_width=256,
         hidden=128,
@@ -211,6 +275,7 @@ PRESETS = {
         value_widths=(128, 64),
         camera_embedding=True,
         action_embedding=True,
+        class_position=True,
         position_std=0.3,
         token_std=0.3,
         precision="fp32",

@@ -1,35 +1,71 @@
-"""The language model: Llama's layers, attending both ways, and the heads that read actions and values from them."""
+"""The language model: Llama's layers, attending both ways."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import LlamaConfig
-from transformers.models.llama.modeling_llama import LlamaDecoderLayer, rotate_half
 
-from stages.policies.openvla_oft.config import ACTION_BINS, OpenVLAOFTConfig
+from stages.policies.openvla_oft.config import OpenVLAOFTConfig
+from stages.policies.openvla_oft.heads import VocabularyHead
+from stages.policies.openvla_oft.lora import Linear
 from stages.policies.openvla_oft.norms import RMSNorm
 
 
-class BidirectionalLayer(LlamaDecoderLayer):
+class Attention(nn.Module):
+    """The four projections of an attention layer."""
+
+    def __init__(self, config: OpenVLAOFTConfig) -> None:
+        """Build the projections.
+
+        Args:
+            config: the policy's.
+        """
+        super().__init__()
+        self.q_proj, self.k_proj, self.v_proj, self.o_proj = (
+            Linear(config.hidden, config.hidden, False) for _ in "qkvo"
+        )
+
+
+class Mlp(nn.Module):
+    """The gated MLP of a layer."""
+
+    def __init__(self, config: OpenVLAOFTConfig) -> None:
+        """Build the projections.
+
+        Args:
+            config: the policy's.
+        """
+        super().__init__()
+        self.gate_proj, self.up_proj = (Linear(config.hidden, config.mlp, False) for _ in range(2))
+        self.down_proj = Linear(config.mlp, config.hidden, False)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """[..., D] to [..., D]."""
+        projected: Tensor = self.down_proj(F.silu(self.gate_proj(hidden)) * self.up_proj(hidden))
+        return projected
+
+
+class BidirectionalLayer(nn.Module):
     """A Llama layer in which every position attends to every position that is not padding.
 
     Left to itself Llama is causal. The last layer computes only the positions that are read.
     """
 
-    def __init__(self, native: LlamaConfig, index: int) -> None:
+    def __init__(self, config: OpenVLAOFTConfig) -> None:
         """Build the layer.
 
         Args:
-            native: transformers' config of the language model.
-            index: which layer it is.
+            config: the policy's.
         """
-        super().__init__(native, index)
-        self.input_layernorm = RMSNorm(native.hidden_size, native.rms_norm_eps)  # type: ignore[assignment]
-        self.post_attention_layernorm = RMSNorm(native.hidden_size, native.rms_norm_eps)  # type: ignore[assignment]
+        super().__init__()
+        self.head_width = config.hidden // config.heads
+        self.input_layernorm = RMSNorm(config.hidden, config.rms_norm_eps)
+        self.self_attn = Attention(config)
+        self.post_attention_layernorm = RMSNorm(config.hidden, config.rms_norm_eps)
+        self.mlp = Mlp(config)
 
-    def forward(  # type: ignore[override]
+    def forward(
         self, hidden: Tensor, rotary: tuple[Tensor, Tensor], bias: Tensor | None, read: slice, fused: bool
     ) -> Tensor:
         """One layer.
@@ -37,7 +73,8 @@ class BidirectionalLayer(LlamaDecoderLayer):
         Args:
             hidden: [B, S, D].
             rotary: cosines and sines of the positions, each [B or 1, S, head width].
-            bias: [B, 1, 1, S], added to the attention scores: 0, or hugely negative at padding; None for no padding.
+            bias: [B, 1, 1 or S, S], added to the attention scores: 0, or hugely negative where a position is not to be
+                seen; None where all are.
             read: the positions to compute; the others only serve as keys and values.
             fused: use torch's fused attention instead of an explicit softmax.
 
@@ -48,7 +85,7 @@ class BidirectionalLayer(LlamaDecoderLayer):
         normed = self.input_layernorm(hidden)
         cos, sin = rotary
         q, k, v = (
-            projection(states).unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
+            projection(states).unflatten(-1, (-1, self.head_width)).transpose(1, 2)
             for projection, states in (
                 (attention.q_proj, normed[:, read]),
                 (attention.k_proj, normed),
@@ -60,7 +97,7 @@ class BidirectionalLayer(LlamaDecoderLayer):
         if fused:
             mixed = F.scaled_dot_product_attention(q, k, v, None if bias is None else bias.to(q.dtype))
         else:
-            scores = (q * attention.scaling) @ k.transpose(-1, -2)
+            scores = (q * self.head_width**-0.5) @ k.transpose(-1, -2)
             mixed = torch.softmax(scores if bias is None else scores + bias.to(scores.dtype), dim=-1).to(v.dtype) @ v
         hidden = hidden[:, read] + attention.o_proj(mixed.transpose(1, 2).flatten(2))
         return hidden + self.mlp(self.post_attention_layernorm(hidden))
@@ -78,8 +115,8 @@ def rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         [B, heads, S, head width], in the states' type.
     """
     cos, sin = cos[:, None].to(states.dtype), sin[:, None].to(states.dtype)
-    rotated: Tensor = states * cos + rotate_half(states) * sin
-    return rotated
+    first, second = states.chunk(2, dim=-1)
+    return states * cos + torch.cat([-second, first], dim=-1) * sin
 
 
 def rotary_table(positions: Tensor, width: int, theta: float) -> tuple[Tensor, Tensor]:
@@ -109,22 +146,19 @@ class LlamaBody(nn.Module):
             config: the policy's.
         """
         super().__init__()
-        native = LlamaConfig(
-            vocab_size=config.padded_vocab_size,
-            hidden_size=config.hidden,
-            intermediate_size=config.mlp,
-            num_hidden_layers=config.layers,
-            num_attention_heads=config.heads,
-            num_key_value_heads=config.heads,
-            rms_norm_eps=config.rms_norm_eps,
-        )
         self.head_width = config.hidden // config.heads
         self.rope_theta = config.rope_theta
         self.embed_tokens = nn.Embedding(config.padded_vocab_size, config.hidden)
-        self.layers = nn.ModuleList(BidirectionalLayer(native, index) for index in range(config.layers))
+        self.layers = nn.ModuleList(BidirectionalLayer(config) for _ in range(config.layers))
         self.norm = RMSNorm(config.hidden, config.rms_norm_eps)
 
-    def forward(self, embeddings: Tensor, valid: Tensor | None, read: slice, fused: bool) -> Tensor:
+    def forward(
+        self,
+        embeddings: Tensor,
+        valid: Tensor | None,
+        read: slice,
+        fused: bool,
+    ) -> Tensor:
         """Hidden states after the final norm.
 
         Args:
@@ -142,91 +176,12 @@ class LlamaBody(nn.Module):
         else:
             # a float mask of four dimensions: finite, so that no row of scores can become nan
             bias = torch.zeros(valid.shape, device=valid.device).masked_fill_(~valid, -1e9)[:, None, None]
-            positions = (valid.long().cumsum(dim=1) - 1).clamp_(min=0)
+            positions = (valid.long().cumsum(dim=1) - 1).masked_fill_(~valid, 1)
         rotary = rotary_table(positions, self.head_width, self.rope_theta)
         hidden = embeddings
         for layer in self.layers[:-1]:
             hidden = layer(hidden, rotary, bias, slice(None), fused)
         return self.norm(self.layers[-1](hidden, rotary, bias, read, fused))
-
-
-class VocabularyHead(nn.Linear):
-    """The language model's head, of which only the action tokens' logits are computed."""
-
-    def __init__(self, config: OpenVLAOFTConfig) -> None:
-        """Build the head.
-
-        Args:
-            config: the policy's.
-        """
-        super().__init__(config.hidden, config.padded_vocab_size, bias=False)
-        self.actions = slice(config.vocab_size - ACTION_BINS, config.vocab_size)
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Logits of the action tokens.
-
-        Args:
-            input: [..., hidden].
-
-        Returns:
-            float32 [..., 256].
-        """
-        return F.linear(input.float(), self.weight[self.actions].float())
-
-
-class TokenHead(nn.Linear):
-    """A head of its own that reads several action numbers at one position."""
-
-    def __init__(self, config: OpenVLAOFTConfig) -> None:
-        """Build the head.
-
-        Args:
-            config: the policy's.
-        """
-        super().__init__(config.hidden, config.dims_per_position * ACTION_BINS, bias=False)
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Logits of the action tokens.
-
-        Args:
-            input: [..., hidden].
-
-        Returns:
-            float32 [..., dims per position * 256].
-        """
-        return F.linear(input.float(), self.weight.float())
-
-
-class ValueHead(nn.Module):
-    """Three layers from a hidden state to the expected return."""
-
-    def __init__(self, config: OpenVLAOFTConfig) -> None:
-        """Build the layers.
-
-        Args:
-            config: the policy's.
-        """
-        super().__init__()
-        first, second = config.value_widths
-        self.mlp = nn.Sequential(
-            nn.Linear(config.hidden, first),
-            nn.GELU(),
-            nn.Linear(first, second),
-            nn.GELU(),
-            nn.Linear(second, 1, bias=False),
-        )
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """The value.
-
-        Args:
-            hidden: [B, hidden].
-
-        Returns:
-            float32 [B].
-        """
-        value: Tensor = self.mlp(hidden.float()).squeeze(-1)
-        return value
 
 
 class LanguageModel(nn.Module):

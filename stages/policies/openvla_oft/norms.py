@@ -56,5 +56,9 @@ class RMSNorm(nn.Module):
         """
         device = x.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+        if torch.compiler.is_compiling():  # the compiler writes out a gradient of its own, and stores x alone for it
+            exact = x.float()
+            scale = torch.rsqrt((exact * exact).mean(dim=-1, keepdim=True) + self.eps)
+            return (exact * scale * self.weight).to(dtype)
         normed: Tensor = _Normalise.apply(x, self.weight, self.eps, dtype)
         return normed

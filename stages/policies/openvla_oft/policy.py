@@ -1,8 +1,8 @@
 """OpenVLA-OFT: two vision towers, Llama attending both ways, a chunk of action tokens in one forward pass.
 
-The sequence is [BOS][patches of head, left wrist, right wrist][proprioception][prompt][zeroed action positions], with
-no stop token ("rlinf" layout). Logits are read one position early, so the first action is read at the prompt's last
-token, whose hidden state also gives the value, and the last zeroed position is not read.
+Logits are read one position early, so the first action is read at the prompt's last token, whose hidden state also
+gives the value, and the last zeroed position is not read. What stands in the sequence is in `sequence.py`. RLinf's two
+forms of the model are `stop_token: false` ("rlinf") and `stop_token: true, value_position: official` ("official").
 """
 
 from __future__ import annotations
@@ -27,9 +27,15 @@ from stages.policies.interface import (
 )
 from stages.policies.openvla_oft import actions as tokens_of_actions
 from stages.policies.openvla_oft.config import ACTION_BINS, OpenVLAOFTConfig
-from stages.policies.openvla_oft.language import LanguageModel, TokenHead, ValueHead
-from stages.policies.openvla_oft.prompt import BOS, DIRECTORY, Prompts, PromptTokenizer
-from stages.policies.openvla_oft.vision import Projector, ProprioProjector, VisionBackbone
+from stages.policies.openvla_oft.heads import RegressionHead, TokenHead, ValueHead
+from stages.policies.openvla_oft.images import Images, check
+from stages.policies.openvla_oft.language import LanguageModel
+from stages.policies.openvla_oft.lora import attach
+from stages.policies.openvla_oft.projectors import Projector, ProprioProjector
+from stages.policies.openvla_oft.prompt import DIRECTORY, PromptTokenizer
+from stages.policies.openvla_oft.replay import Replayed
+from stages.policies.openvla_oft.sequence import BOS, STOP, Inputs, Sequence, lay, mean_word
+from stages.policies.openvla_oft.vision import VisionBackbone, cut
 from stages.policies.statistics import Statistics
 
 NOISE_LEVELS = 2**22
@@ -64,20 +70,28 @@ class OpenVLAOFT(Policy):
         ):
             if expected not in (0, found):
                 raise PolicyConfigError(f"{place}: {expected} does not fit; the demonstrations have {found}")
+        self.source: dict[str, Any] = {}  # the originals' config.json that this policy came with
+        self.unused: dict[str, Tensor] = {}  # published tensors that are carried along
+        self.base: Path | None = None  # directory of the frozen weights beside LoRA
         self.action_units = tokens_of_actions.Normaliser(statistics.action, config.bounds, "action")
-        self.vision_backbone = VisionBackbone(config, "eager" if config.attention == "auto" else config.attention)
+        self.images = Images(config)
+        self.vision_backbone = VisionBackbone(config)
         self.projector = Projector(config)
         self.language_model = LanguageModel(config)
         self.value_head = ValueHead(config)
         if config.proprio_dim:
             self.proprio_units = tokens_of_actions.Normaliser(statistics.proprio, config.bounds, "proprio")
             self.proprio_projector = ProprioProjector(config)
+        if config.action_head == "l1":
+            self.action_head = RegressionHead(config)
         if config.dims_per_position > 1:
             self.action_head_tokens = TokenHead(config)
         if config.camera_embedding:
             self.camera_embedding = nn.Parameter(torch.zeros(config.images, 1, config.hidden))
         if config.action_embedding:
             self.action_embedding = nn.Parameter(torch.zeros(config.positions, config.hidden))
+        if config.lora.rank:
+            attach(self, config.lora)
 
     @property
     def steered(self) -> Tensor:
@@ -94,13 +108,15 @@ class OpenVLAOFT(Policy):
     @torch.no_grad()
     def act(self, observation: Observation, noise: Tensor | None = None, temperature: float = 1.0) -> Decision:
         """Sample each token by inverting its cumulative distribution, or take the most likely; see `Policy.act`."""
+        if self.config.action_head == "l1" and noise is None:
+            return self._regress(observation)
         log_probs, values = self._distribution(observation, temperature)
         if noise is None:
             taken = log_probs.argmax(dim=-1)
         elif noise.shape != log_probs.shape[:-1]:
             raise PolicyInputError(f"noise has shape {tuple(noise.shape)}, expected {tuple(log_probs.shape[:-1])}")
         else:
-            taken = tokens_of_actions.sample(log_probs, noise.to(log_probs.device))
+            taken = tokens_of_actions.sample(log_probs, noise.to(log_probs.device), self.config.top_k)
         return Decision(self.actions_of(taken), taken, _pick(log_probs, taken), values)
 
     def evaluate_actions(self, observation: Observation, taken: Tensor, temperature: float = 1.0) -> Evaluation:
@@ -163,75 +179,130 @@ class OpenVLAOFT(Policy):
             temperature: above 0.
 
         Returns:
-            float32 [B, K, A, 256] and float32 [B].
+            float32 [B, K, A, 256], and float32 [B], or [B, K] where each action has a value.
         """
         if not temperature > 0:
             raise PolicyInputError(f"temperature must be above 0, not {temperature}; greedy actions need no noise")
-        logits, values = self._read(self._checked(observation).to(self.device))
+        if self.config.action_head == "l1":
+            raise PolicyInputError("this policy's L1 head has no probabilities: it can act without noise, and no more")
+        hidden, value_hidden = self.hidden_states(self.inputs(observation))
+        logits = self.logits(hidden)
         if temperature != 1.0:
             logits = logits / temperature
-        return torch.log_softmax(logits, dim=-1), values
+        return torch.log_softmax(logits, dim=-1), self.values(value_hidden)
 
-    def _read(self, observation: Observation) -> tuple[Tensor, Tensor]:
-        """Logits [B, K, A, 256] and values [B], both float32."""
+    def _regress(self, observation: Observation) -> Decision:
+        """The L1 head's actions; tokens are the nearest ones, and certain."""
+        hidden, value_hidden = self.hidden_states(self.inputs(observation))
+        normalised = self.action_head(hidden)
+        actions = self.action_units.inverse(normalised).clamp_(-1.0, 1.0).float()
+        certain = torch.zeros_like(actions)
+        return Decision(actions, tokens_of_actions.encode(normalised), certain, self.values(value_hidden))
+
+    # ------------------------------------------------------------------------------------------------------------------
+    # The network
+
+    def inputs(self, observation: Observation) -> Inputs:
+        """What the network sees of an observation.
+
+        Args:
+            observation: B decisions.
+
+        Returns:
+            Tensors on the policy's device.
+        """
+        seen = check(observation, self.config)
+        cameras = [seen.head[:, None], seen.wrist[:, : self.config.images - 1]]
+        fitting = [self.images(camera.flatten(0, 1)).unflatten(0, camera.shape[:2]) for camera in cameras]
+        patches = cut(torch.cat(fitting, dim=1).flatten(0, 1), self.config.patch_size)
+        prompts = self.prompts.batch(seen.instructions, self.device)
+        proprio = self.proprio_units(seen.proprio.to(self.device)).float() if self.config.proprio_dim else None
+        return Inputs(patches, patches, prompts, proprio)
+
+    def hidden_states(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        """Run the network up to its heads.
+
+        Args:
+            inputs: B decisions.
+
+        Returns:
+            Hidden states where actions are read, [B, positions, hidden], and where values are, [B, hidden].
+        """
         config = self.config
-        prompts = self.prompts.batch(observation.instructions, self.device)
         with self._autocast():
-            embeddings, valid = self._sequence(observation, prompts)
-            # one position early: from the prompt's last token to the last zeroed position but one
-            read = slice(embeddings.shape[1] - config.positions - 1, embeddings.shape[1] - 1)
-            fused = config.attention == "sdpa" or (config.attention == "auto" and embeddings.is_cuda)
-            hidden = self.language_model.model(embeddings, valid, read, fused)
-        head = self.action_head_tokens if config.dims_per_position > 1 else self.language_model.lm_head
-        logits = head(hidden)
-        return logits.view(-1, config.chunk, config.action_dim, ACTION_BINS), self.value_head(hidden[:, 0])
+            fused = config.attention == "sdpa" or (config.attention == "auto" and inputs.dino.is_cuda)
+            sequence = self.sequence(inputs, fused)
+            body = self.language_model.model
+            if config.value_position == "prompt":
+                hidden: Tensor = body(sequence.embeddings, sequence.valid, sequence.read, fused)
+                return hidden, hidden[:, 0]
+            everywhere: Tensor = body(sequence.embeddings, sequence.valid, slice(None), fused)
+            rows = torch.arange(len(everywhere), device=everywhere.device)
+            return everywhere[:, sequence.read], everywhere[rows, sequence.value_places(config.positions)]
 
-    def _sequence(self, observation: Observation, prompts: Prompts) -> tuple[Tensor, Tensor | None]:
-        """Embeddings [B, S, hidden] and, where prompts are padded, which positions are valid, bool [B, S]."""
-        config, batch = self.config, len(observation)
-        images = torch.cat([observation.head[:, None], observation.wrist], dim=1)
-        # the residual stream is float32: exact, and faster on a CPU than bfloat16 wherever nothing is multiplied
-        patches = self.projector(self.vision_backbone(images.flatten(0, 1))).float()
-        patches = patches.unflatten(0, (batch, config.images))
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits of the action tokens.
+
+        Args:
+            hidden: [B, positions, hidden].
+
+        Returns:
+            float32 [B, K, A, 256].
+        """
+        head = self.action_head_tokens if self.config.dims_per_position > 1 else self.language_model.lm_head
+        logits: Tensor = head(hidden)
+        return logits.view(-1, self.chunk, self.action_dim, ACTION_BINS)
+
+    def values(self, hidden: Tensor) -> Tensor:
+        """Values from hidden states [B, hidden]: float32 [B], or [B, K] where each action has one."""
+        values: Tensor = self.value_head(hidden)
+        return values if self.config.value_level == "action" else values.squeeze(-1)
+
+    def accelerate(self) -> None:
+        """Compile the blocks; on a GPU small batches are replayed as CUDA graphs; see `Policy.accelerate`."""
+        super().accelerate()
+        if self.device.type == "cuda":
+            self.hidden_states = Replayed(self.hidden_states)  # type: ignore[method-assign]
+
+    def sequence(self, inputs: Inputs, fused: bool) -> Sequence:
+        """The language model's input.
+
+        Args:
+            inputs: B decisions.
+            fused: use torch's fused attention in the towers instead of an explicit softmax.
+
+        Returns:
+            The sequences.
+        """
+        config, batch = self.config, len(inputs.prompts.ids)
+        ends = [inputs.prompts.ids.new_full((batch, 1), token) for token in (BOS, STOP)[: 1 + config.stop_token]]
+        ids = torch.cat([ends[0], inputs.prompts.ids, *ends[1:]], dim=1)
+        # under autocast the residual stream stays float32: exact, and on a CPU faster wherever nothing is multiplied
+        words: Tensor = self.language_model.model.embed_tokens(ids)
+        language = mean_word(words, inputs.prompts).repeat_interleave(config.images, 0) if config.film else None
+        dino = inputs.dino.to(self._dtype(words))
+        siglip = dino if inputs.siglip is inputs.dino else inputs.siglip.to(dino.dtype)  # cast once for both towers
+        features = self.vision_backbone(dino, siglip, fused, language)
+        patches = self.projector(features).to(words.dtype).unflatten(0, (batch, config.images))
         if config.camera_embedding:
-            patches = patches + self.camera_embedding.float()
-        bos = prompts.ids.new_full((batch, 1), BOS)
-        words = self.language_model.model.embed_tokens(torch.cat([bos, prompts.ids], dim=1)).float()
-        parts = [words[:, :1], patches.flatten(1, 2)]
-        if config.proprio_dim:
-            proprio = self.proprio_units(observation.proprio).to(torch.float32)
-            parts.append(self.proprio_projector(proprio).float()[:, None])
-        parts.append(words[:, 1:])
+            patches = patches + self.camera_embedding
+        proprio = None
+        if inputs.proprio is not None:
+            proprio = self.proprio_projector(inputs.proprio.to(words.dtype)).to(words.dtype)[:, None]
         if config.action_embedding:
-            parts.append(self.action_embedding.float().expand(batch, -1, -1))
+            actions = self.action_embedding.expand(batch, -1, -1)
         else:
-            parts.append(patches.new_zeros(batch, config.positions, config.hidden))
-        embeddings = torch.cat(parts, dim=1)
-        if prompts.valid is None:
-            return embeddings, None
-        before = embeddings.shape[1] - prompts.ids.shape[1] - config.positions
-        sides = [prompts.valid.new_ones(batch, width) for width in (before, config.positions)]
-        return embeddings, torch.cat([sides[0], prompts.valid, sides[1]], dim=1)
+            actions = patches.new_zeros(batch, config.positions, config.hidden)
+        return lay(config, words, inputs.prompts, patches.flatten(1, 2), proprio, actions)
+
+    def _dtype(self, like: Tensor) -> torch.dtype:
+        kind = like.device.type
+        return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else like.dtype
 
     def _autocast(self) -> Any:
-        if self.precision == "fp32":
+        if self.precision != "mixed":
             return nullcontext()
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
-
-    def _checked(self, observation: Observation) -> Observation:
-        """Refuse images or proprioception of another shape than the config's."""
-        side = self.config.image_size
-        for place, found, expected in (
-            ("head", observation.head.shape[1:], (3, side, side)),
-            ("wrist", observation.wrist.shape[1:], (2, 3, side, side)),
-            ("proprio", observation.proprio.shape[1:], (self.config.proprio_dim or observation.proprio.shape[1],)),
-        ):
-            if tuple(found) != expected:
-                raise PolicyInputError(
-                    f"{place} has shape {tuple(found)}, this policy takes {expected}: "
-                    "set the simulator and the policy to one image_size and proprio_dim"
-                )
-        return observation
 
 
 def _pick(log_probs: Tensor, tokens: Tensor) -> Tensor:

@@ -5,7 +5,6 @@ Any `tokenizer.json` serves: the tiny preset's own, which ships with this packag
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,29 +12,20 @@ from pathlib import Path
 import numpy as np
 import torch
 from tokenizers import Tokenizer
-from torch import Tensor
 
 from stages.policies.interface import PolicyInputError
 from stages.policies.openvla_oft.config import OpenVLAOFTConfig
+from stages.policies.openvla_oft.sequence import BOS, Prompts
 from stages.policies.statistics import PolicyFileError
 
 DIRECTORY = Path(__file__).parent / "tokenizer"
 FILES = ("tokenizer.json", "tokenizer_config.json")
+COMPANIONS = (
+    *("tokenizer.model", "special_tokens_map.json", "added_tokens.json", "generation_config.json"),
+    *("configuration_prismatic.py", "modeling_prismatic.py", "processing_prismatic.py"),
+)
+"""Files that the originals' tools look for beside a policy; Baton only copies them."""
 PROMPT = "In: What action should the robot take to {instruction}?\nOut: "
-BOS = 1
-
-
-@dataclasses.dataclass(frozen=True)
-class Prompts:
-    """The prompts of a batch without their BOS, padded on the left to a common length L.
-
-    Attributes:
-        ids: int64 [B, L].
-        valid: bool [B, L], False at padding; None when nothing is padded.
-    """
-
-    ids: Tensor
-    valid: Tensor | None
 
 
 class PromptTokenizer:
@@ -103,6 +93,14 @@ class PromptTokenizer:
         """
         rows = [self.encode(instruction)[1:] for instruction in instructions]
         length = max(map(len, rows), default=0)
+        if self._config.prompt_length:
+            if length >= self._config.prompt_length:
+                longest = max(instructions, key=lambda instruction: len(self.encode(instruction)))
+                raise PolicyInputError(
+                    f"the prompt of {longest!r} has {length + 1} tokens, "
+                    f"prompt_length is {self._config.prompt_length}: set it to {length + 1} or more"
+                )
+            length = self._config.prompt_length - 1
         if all(len(row) == length for row in rows):
             return Prompts(torch.tensor(rows, dtype=torch.int64, device=device), None)
         ids = np.full((len(rows), length), self._config.pad_id, dtype=np.int64)
@@ -113,7 +111,7 @@ class PromptTokenizer:
 
     def save(self, directory: Path) -> None:
         """Copy the tokenizer's files to a policy's directory."""
-        for name in FILES:
+        for name in (*FILES, *COMPANIONS):
             source = self._directory / name
             if source.is_file() and source.resolve() != (directory / name).resolve():
                 shutil.copyfile(source, directory / name)

@@ -1,4 +1,4 @@
-"""The two vision towers and the projector, from transformers' own blocks.
+"""The two vision towers, under the names of their published tensors (timm's).
 
 Features leave each tower before its last block, without the final norm, so neither is built.
 """
@@ -10,23 +10,32 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import Dinov2WithRegistersConfig, SiglipVisionConfig
-from transformers.models.dinov2_with_registers.modeling_dinov2_with_registers import (
-    Dinov2WithRegistersEmbeddings,
-    Dinov2WithRegistersLayer,
-)
-from transformers.models.siglip.modeling_siglip import SiglipEncoderLayer, SiglipVisionEmbeddings
 
-from stages.policies.openvla_oft.config import OpenVLAOFTConfig
+from stages.policies.openvla_oft.config import OpenVLAOFTConfig, TowerConfig
+from stages.policies.openvla_oft.lora import Adapted, Factor, Linear, Qkv
 
-# ImageNet's, rounded to bfloat16 in the published preprocessor
-DINO_MEAN, DINO_STD = (0.484375, 0.455078125, 0.40625), (0.228515625, 0.2236328125, 0.224609375)
-SIGLIP_MEAN, SIGLIP_STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 MIDDLE = 128.0
 """Taken from pixels, so that they are small whole numbers on both sides of 0."""
+EPS = 1e-6
 
 
-class PatchEmbedding(nn.Conv2d):
+def cut(images: Tensor, side: int) -> Tensor:
+    """Cut images into patches.
+
+    Args:
+        images: [N, 3, H, W], of 0..255.
+        side: pixels of a patch's side.
+
+    Returns:
+        float32 [N, patches, 3 side side], pixels less 128; float64 stays.
+    """
+    rows, columns = images.shape[2] // side, images.shape[3] // side
+    tiles = images.unflatten(3, (columns, side)).unflatten(2, (rows, side)).permute(0, 2, 4, 1, 3, 5)
+    flat = tiles.reshape(len(images), rows * columns, -1)
+    return (flat if flat.dtype == torch.float64 else flat.float()) - MIDDLE
+
+
+class PatchEmbedding(nn.Conv2d, Adapted):
     """A convolution whose kernel is its stride, as one matrix product over pixels as they come.
 
     The tower's normalisation (pixel / 255 - mean) / std is folded into weight and bias, so both towers read the same
@@ -36,18 +45,17 @@ class PatchEmbedding(nn.Conv2d):
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, like: nn.Conv2d, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Take over a convolution's parameters.
+    def __init__(self, width: int, side: int, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Build the kernel.
 
         Args:
-            like: the convolution.
+            width: of a patch's embedding.
+            side: pixels of a patch's side.
             mean: of the three colours, of pixels in [0, 1].
             std: likewise.
         """
-        side = like.kernel_size[0]
-        super().__init__(like.in_channels, like.out_channels, side, stride=side)
-        self.weight, self.bias = like.weight, like.bias
-        centre, spread = torch.tensor(mean), torch.tensor(std)
+        super().__init__(3, width, side, stride=side)
+        centre, spread = (torch.tensor(values, device="cpu") for values in (mean, std))
         self.register_buffer("scale", (1.0 / (255.0 * spread))[None, :, None], persistent=False)
         self.register_buffer("shift", ((MIDDLE / 255.0 - centre) / spread)[None, :, None], persistent=False)
 
@@ -60,240 +68,204 @@ class PatchEmbedding(nn.Conv2d):
         Returns:
             [N, patches, width].
         """
-        weight = self.weight.flatten(2)
+        kernel = self.weight + self._delta().view_as(self.weight).to(self.weight.dtype) if self.adapted else self.weight
+        weight = kernel.flatten(2)
         offset = (weight * self.shift).sum(dim=(1, 2))
         bias = offset if self.bias is None else self.bias + offset
-        return F.linear(input, (weight * self.scale).flatten(1), bias)
+        return F.linear(input, (weight * self.scale).flatten(1).to(input.dtype), bias.to(input.dtype))
+
+    def _factors(self, rank: int) -> tuple[Factor, Factor]:
+        down = nn.Conv2d(3, rank, self.kernel_size, stride=self.stride, bias=False)  # type: ignore[arg-type]
+        return down, nn.Conv2d(rank, self.out_channels, 1, bias=False)
+
+    def _add(self, delta: Tensor) -> None:
+        self.weight += delta.view_as(self.weight)
 
 
-def cut(images: Tensor, side: int) -> Tensor:
-    """Cut images into patches.
+class PatchEmbed(nn.Module):
+    """Holds the patch embedding under its published name."""
 
-    Args:
-        images: uint8 [N, 3, H, W].
-        side: pixels of a patch's side.
-
-    Returns:
-        float32 [N, patches, 3 side side], pixels less 128.
-    """
-    rows, columns = images.shape[2] // side, images.shape[3] // side
-    tiles = images.unflatten(3, (columns, side)).unflatten(2, (rows, side)).permute(0, 2, 4, 1, 3, 5)
-    return tiles.reshape(len(images), rows * columns, -1).float().sub_(MIDDLE)
-
-
-class DinoEmbeddings(Dinov2WithRegistersEmbeddings):
-    """Class token, registers and patches; the mask token of pre-training is left out."""
-
-    def __init__(self, native: Dinov2WithRegistersConfig) -> None:
-        """Build the embeddings.
+    def __init__(self, tower: TowerConfig, side: int) -> None:
+        """Build the embedding.
 
         Args:
-            native: transformers' config of the tower.
+            tower: the tower's dimensions and the normalisation of its pixels.
+            side: pixels of a patch's side.
         """
-        super().__init__(native)
-        self.mask_token = None  # type: ignore[assignment]
-        projection = self.patch_embeddings.projection
-        self.patch_embeddings = PatchEmbedding(projection, DINO_MEAN, DINO_STD)  # type: ignore[assignment]
+        super().__init__()
+        self.proj = PatchEmbedding(tower.width, side, tower.mean, tower.std)
 
-    def forward(self, patches: Tensor) -> Tensor:  # type: ignore[override]
-        """Embed.
+
+class Attention(nn.Module):
+    """Every token attends to every token."""
+
+    def __init__(self, tower: TowerConfig) -> None:
+        """Build the projections.
 
         Args:
-            patches: [N, patches, 3 p p].
+            tower: the tower's dimensions.
+        """
+        super().__init__()
+        self.heads = tower.heads
+        # as in transformers: SigLIP's softmax is float32 by itself, DINOv2's where autocast makes it so
+        self.softmax_dtype = None if tower.registers else torch.float32
+        self.qkv = Qkv(tower.width)
+        self.proj = Linear(tower.width, tower.width)
+
+    def forward(self, hidden: Tensor, fused: bool) -> Tensor:
+        """[N, S, width] to [N, S, width]; `fused` uses torch's fused attention."""
+        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.qkv(hidden))
+        if fused:
+            mixed = F.scaled_dot_product_attention(q, k, v)
+        else:
+            scores = (q @ k.transpose(-1, -2)) * q.shape[-1] ** -0.5
+            mixed = torch.softmax(scores, dim=-1, dtype=self.softmax_dtype).to(v.dtype) @ v
+        projected: Tensor = self.proj(mixed.transpose(1, 2).flatten(2))
+        return projected
+
+
+class Mlp(nn.Module):
+    """Two layers with an exact GELU between them."""
+
+    def __init__(self, tower: TowerConfig) -> None:
+        """Build the layers.
+
+        Args:
+            tower: the tower's dimensions.
+        """
+        super().__init__()
+        self.fc1, self.fc2 = Linear(tower.width, tower.mlp), Linear(tower.mlp, tower.width)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """[N, S, width] to [N, S, width]."""
+        projected: Tensor = self.fc2(F.gelu(self.fc1(hidden)))
+        return projected
+
+
+class LayerScale(nn.Module):
+    """A factor for each channel."""
+
+    def __init__(self, width: int) -> None:
+        """Start at 1.
+
+        Args:
+            width: channels.
+        """
+        super().__init__()
+        self.scale_factor = nn.Parameter(torch.ones(width))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """[..., width] to [..., width]."""
+        return hidden * self.scale_factor
+
+
+class Block(nn.Module):
+    """A transformer block; with FiLM the instruction scales and shifts the channels between its two branches."""
+
+    def __init__(self, tower: TowerConfig, language: int) -> None:
+        """Build the block.
+
+        Args:
+            tower: the tower's dimensions; its layers are scaled where it has registers (DINOv2).
+            language: width of the vector that modulates it; 0 for none.
+        """
+        super().__init__()
+        scaled = tower.registers > 0
+        self.norm1, self.norm2 = nn.LayerNorm(tower.width, eps=EPS), nn.LayerNorm(tower.width, eps=EPS)
+        self.attn, self.mlp = Attention(tower), Mlp(tower)
+        self.ls1, self.ls2 = (LayerScale(tower.width) if scaled else nn.Identity() for _ in range(2))
+        self.scale, self.shift = (nn.Linear(language, tower.width) if language else None for _ in range(2))
+
+    def forward(self, hidden: Tensor, fused: bool, language: Tensor | None) -> Tensor:
+        """One block.
+
+        Args:
+            hidden: [N, S, width].
+            fused: use torch's fused attention instead of an explicit softmax.
+            language: [N, language width] where there is FiLM, else None.
 
         Returns:
-            [N, 1 + registers + patches, width]; only class token and patches have a position.
+            [N, S, width].
         """
-        embedded = self.patch_embeddings(patches)
-        places = self.position_embeddings.to(embedded.dtype)
-        first, registers = self.cls_token.to(embedded.dtype) + places[:, :1], self.register_tokens.to(embedded.dtype)
-        prefix = torch.cat([first, registers], dim=1)
-        return torch.cat([prefix.expand(len(patches), -1, -1), embedded + places[:, 1:]], dim=1)
+        hidden = self.ls1(self.attn(self.norm1(hidden), fused)) + hidden
+        if self.scale is not None and self.shift is not None and language is not None:
+            hidden = hidden * (1 + self.scale(language)[:, None]) + self.shift(language)[:, None]
+        block: Tensor = self.ls2(self.mlp(self.norm2(hidden))) + hidden
+        return block
 
 
-class SiglipEmbeddings(SiglipVisionEmbeddings):
-    """Patches and their positions."""
+class Tower(nn.Module):
+    """A tower up to the last block but one: DINOv2 with class token and registers, or SigLIP with neither."""
 
-    def __init__(self, native: SiglipVisionConfig) -> None:
-        """Build the embeddings.
-
-        Args:
-            native: transformers' config of the tower.
-        """
-        super().__init__(native)
-        self.patch_embedding = PatchEmbedding(self.patch_embedding, SIGLIP_MEAN, SIGLIP_STD)
-
-    def forward(self, patches: Tensor) -> Tensor:  # type: ignore[override]
-        """Embed.
-
-        Args:
-            patches: [N, patches, 3 p p].
-
-        Returns:
-            [N, patches, width].
-        """
-        embedded = self.patch_embedding(patches)
-        places: Tensor = self.position_embedding(self.position_ids)
-        return embedded + places.to(embedded.dtype)
-
-
-class DinoTower(nn.Module):
-    """DINOv2 with registers, up to the last block but one."""
-
-    def __init__(self, config: OpenVLAOFTConfig, attention: str) -> None:
+    def __init__(self, config: OpenVLAOFTConfig, tower: TowerConfig) -> None:
         """Build the tower.
 
         Args:
             config: the policy's.
-            attention: `eager` or `sdpa`.
+            tower: which of its towers.
         """
         super().__init__()
-        tower = config.dino
-        native = Dinov2WithRegistersConfig(
-            hidden_size=tower.width,
-            num_hidden_layers=tower.depth - 1,
-            num_attention_heads=tower.heads,
-            mlp_ratio=tower.mlp // tower.width,
-            image_size=config.image_size,
-            patch_size=config.patch_size,
-            num_register_tokens=tower.registers,
-        )
-        native._attn_implementation = attention
-        self.embeddings = DinoEmbeddings(native)
-        self.layers = nn.ModuleList(Dinov2WithRegistersLayer(native) for _ in range(tower.depth - 1))
-        self.prefix = 1 + tower.registers
+        self.patch_embed = PatchEmbed(tower, config.patch_size)
+        self.pos_embed = nn.Parameter(torch.zeros(1, config.patches, tower.width))
+        self.prefix = 1 + tower.registers if tower.registers else 0
+        self.cls_token = self.reg_token = self.class_position = None
+        if tower.registers:
+            self.cls_token = nn.Parameter(torch.zeros(1, 1, tower.width))
+            self.reg_token = nn.Parameter(torch.zeros(1, tower.registers, tower.width))
+            if config.class_position:
+                self.class_position = nn.Parameter(torch.zeros(1, 1, tower.width))
+        language = config.hidden if config.film else 0
+        self.blocks = nn.ModuleList(Block(tower, language) for _ in range(tower.depth - 1))
 
-    def forward(self, patches: Tensor) -> Tensor:
+    def forward(self, patches: Tensor, fused: bool, language: Tensor | None = None) -> Tensor:
         """Features of patches.
 
         Args:
             patches: [N, patches, 3 p p].
+            fused: use torch's fused attention instead of an explicit softmax.
+            language: [N, language width] where there is FiLM.
 
         Returns:
             [N, patches, width].
         """
-        hidden: Tensor = self.embeddings(patches)
-        for layer in self.layers:
-            hidden = layer(hidden)
+        hidden: Tensor = self.patch_embed.proj(patches)
+        hidden = hidden + self.pos_embed.to(hidden.dtype)
+        if self.cls_token is not None and self.reg_token is not None:
+            first = self.cls_token.to(hidden.dtype)
+            if self.class_position is not None:
+                first = first + self.class_position.to(hidden.dtype)
+            prefix = torch.cat([first, self.reg_token.to(hidden.dtype)], dim=1)
+            hidden = torch.cat([prefix.expand(len(patches), -1, -1), hidden], dim=1)
+        for block in self.blocks:
+            hidden = block(hidden, fused, language)
         return hidden[:, self.prefix :]
-
-
-class SiglipTower(nn.Module):
-    """SigLIP, up to the last block but one."""
-
-    def __init__(self, config: OpenVLAOFTConfig, attention: str) -> None:
-        """Build the tower.
-
-        Args:
-            config: the policy's.
-            attention: `eager` or `sdpa`.
-        """
-        super().__init__()
-        tower = config.siglip
-        native = SiglipVisionConfig(
-            hidden_size=tower.width,
-            num_hidden_layers=tower.depth - 1,
-            num_attention_heads=tower.heads,
-            intermediate_size=tower.mlp,
-            image_size=config.image_size,
-            patch_size=config.patch_size,
-            hidden_act="gelu",  # the published tower's is exact; transformers' default is the tanh approximation
-        )
-        native._attn_implementation = attention
-        self.embeddings = SiglipEmbeddings(native)
-        self.layers = nn.ModuleList(SiglipEncoderLayer(native) for _ in range(tower.depth - 1))
-
-    def forward(self, patches: Tensor) -> Tensor:
-        """Features of patches.
-
-        Args:
-            patches: [N, patches, 3 p p].
-
-        Returns:
-            [N, patches, width].
-        """
-        hidden: Tensor = self.embeddings(patches)
-        for layer in self.layers:
-            hidden = layer(hidden, attention_mask=None)
-        return hidden
 
 
 class VisionBackbone(nn.Module):
     """Both towers, under the published names: `featurizer` is DINOv2, `fused_featurizer` SigLIP."""
 
-    def __init__(self, config: OpenVLAOFTConfig, attention: str) -> None:
+    def __init__(self, config: OpenVLAOFTConfig) -> None:
         """Build both towers.
 
         Args:
             config: the policy's.
-            attention: `eager` or `sdpa`.
         """
         super().__init__()
-        self.patch_size = config.patch_size
-        self.featurizer = DinoTower(config, attention)
-        self.fused_featurizer = SiglipTower(config, attention)
+        self.featurizer = Tower(config, config.dino)
+        self.fused_featurizer = Tower(config, config.siglip)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, dino: Tensor, siglip: Tensor, fused: bool, language: Tensor | None = None) -> Tensor:
         """Features of images.
 
         Args:
-            images: uint8 [N, 3, H, W].
+            dino: [N, patches, 3 p p], from `cut`; both towers see the same pixels, each normalises them its own way.
+            siglip: likewise.
+            fused: use torch's fused attention instead of an explicit softmax.
+            language: [N, language width] where there is FiLM.
 
         Returns:
             [N, patches, dino width + siglip width].
         """
-        patches = cut(images, self.patch_size)
-        if torch.is_autocast_enabled(images.device.type):
-            patches = patches.to(torch.get_autocast_dtype(images.device.type))  # once for both towers
-        return torch.cat([self.featurizer(patches), self.fused_featurizer(patches)], dim=-1)
-
-
-class Projector(nn.Module):
-    """Three layers from the towers' features to the language model's width; both GELUs are exact."""
-
-    def __init__(self, config: OpenVLAOFTConfig) -> None:
-        """Build the layers.
-
-        Args:
-            config: the policy's.
-        """
-        super().__init__()
-        self.fc1 = nn.Linear(config.dino.width + config.siglip.width, config.projector_width)
-        self.fc2 = nn.Linear(config.projector_width, config.hidden)
-        self.fc3 = nn.Linear(config.hidden, config.hidden)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Project.
-
-        Args:
-            features: [..., dino width + siglip width].
-
-        Returns:
-            [..., hidden].
-        """
-        return self.fc3(F.gelu(self.fc2(F.gelu(self.fc1(features)))))
-
-
-class ProprioProjector(nn.Module):
-    """Two layers from normalised proprioception to one token."""
-
-    def __init__(self, config: OpenVLAOFTConfig) -> None:
-        """Build the layers.
-
-        Args:
-            config: the policy's.
-        """
-        super().__init__()
-        self.fc1 = nn.Linear(config.proprio_dim, config.hidden)
-        self.fc2 = nn.Linear(config.hidden, config.hidden)
-
-    def forward(self, proprio: Tensor) -> Tensor:
-        """Project.
-
-        Args:
-            proprio: [B, P] in [-1, 1].
-
-        Returns:
-            [B, hidden].
-        """
-        return self.fc2(F.gelu(self.fc1(proprio)))
+        return torch.cat(
+            [self.featurizer(dino, fused, language), self.fused_featurizer(siglip, fused, language)], dim=-1
+        )

@@ -186,15 +186,70 @@ def test_the_norms_written_out_gradient_is_the_norms() -> None:
 
 
 def test_towers_normalise_pixels_as_published() -> None:
-    from stages.policies.openvla_oft.vision import DINO_MEAN, DINO_STD, cut
+    from stages.policies.openvla_oft.vision import cut
 
-    tower = policy().vision_backbone.featurizer
+    model = policy()
     images = observation(PLATE).head
-    embedding = tower.embeddings.patch_embeddings
-    mean, std = (torch.tensor(v)[:, None, None] for v in (DINO_MEAN, DINO_STD))
-    pixels = (images / 255 - mean) / std
-    expected = torch.nn.functional.conv2d(pixels, embedding.weight, embedding.bias, stride=16).flatten(2).mT
-    torch.testing.assert_close(embedding(cut(images, 16)), expected, atol=1e-5, rtol=1e-5)
+    for tower, config in (("featurizer", model.config.dino), ("fused_featurizer", model.config.siglip)):
+        embedding = getattr(model.vision_backbone, tower).patch_embed.proj
+        mean, std = (torch.tensor(v)[:, None, None] for v in (config.mean, config.std))
+        pixels = (images / 255 - mean) / std
+        expected = torch.nn.functional.conv2d(pixels, embedding.weight, embedding.bias, stride=16).flatten(2).mT
+        torch.testing.assert_close(embedding(cut(images, 16)), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("images", [1, 2, 3])
+def test_a_policy_sees_as_many_cameras_as_it_has(images: int) -> None:
+    model = policy(**ORIGINAL, images=images)
+    seen = observation(PLATE)
+    taken = model.act(seen).taken
+    base = model.evaluate_actions(seen, taken).log_probs
+    for camera in range(2):
+        wrist = seen.wrist.clone()
+        wrist[:, camera] ^= 255
+        moved = model.evaluate_actions(dataclasses.replace(seen, wrist=wrist), taken).log_probs
+        assert torch.equal(moved, base) == (camera + 2 > images)
+
+
+def test_the_stop_token_is_seen_by_every_action() -> None:
+    with_, without = policy(**ORIGINAL, stop_token=True), policy(**ORIGINAL)
+    seen = observation(PLATE, STACK)
+    taken = without.act(seen).taken
+    assert (
+        with_.evaluate_actions(seen, taken).log_probs - without.evaluate_actions(seen, taken).log_probs
+    ).abs().min() > 0
+    alone = with_.evaluate_actions(seen[[1]], taken[[1]])
+    torch.testing.assert_close(
+        alone.log_probs[0], with_.evaluate_actions(seen, taken).log_probs[1], atol=1e-5, rtol=1e-5
+    )
+
+
+def test_a_fixed_prompt_length_changes_no_number_and_refuses_what_is_longer() -> None:
+    seen = observation(PLATE, STACK)
+    free = policy(**ORIGINAL)
+    taken = free.act(seen).taken
+    fixed = policy(**ORIGINAL, prompt_length=30).evaluate_actions(seen, taken)
+    torch.testing.assert_close(fixed.log_probs, free.evaluate_actions(seen, taken).log_probs, atol=1e-5, rtol=1e-5)
+    with pytest.raises(PolicyInputError, match="prompt_length is 5: set it to"):
+        policy(**ORIGINAL, prompt_length=5).act(seen)
+
+
+def test_the_official_value_moves_by_one_place_for_each_padding_and_past_the_actions_stays() -> None:
+    from stages.policies.openvla_oft.sequence import Sequence
+
+    valid = torch.ones(4, 12, dtype=torch.bool)
+    for row, padding in enumerate((0, 1, 3, 4)):
+        valid[row, 2 : 2 + padding] = False
+    places = Sequence(torch.zeros(4, 12, 1), valid, slice(-5, -2)).value_places(3)
+    assert places.tolist() == [8, 9, 11, 2]  # of 3 actions at 8, 9, 10 and the stop token at 11; then padding at 2
+    assert Sequence(torch.zeros(1, 12, 1), None, slice(-5, -2)).value_places(3).tolist() == [8]
+
+
+def test_each_action_of_a_chunk_can_have_a_value() -> None:
+    model = policy(**ORIGINAL, value_level="action", value_init="normal")
+    decision = model.act(observation(PLATE, STACK))
+    assert decision.values.shape == (2, 3)
+    assert (decision.values.std(dim=1) > 0).all()
 
 
 # --- acting and judging
@@ -216,7 +271,7 @@ def test_acting_and_judging_agree_for_any_batch(options) -> None:
 
 
 def test_bf16_keeps_float32_log_probs_and_agrees_with_itself() -> None:
-    model = policy(precision="bf16")
+    model = policy(precision="mixed")
     seen = observation(PLATE, STACK)
     decision = model.act(seen, noise_of(model, [0, 1]))
     judged = model.evaluate_actions(seen, decision.taken)
@@ -233,6 +288,20 @@ def test_greedy_takes_the_most_likely_and_low_temperature_approaches_it() -> Non
     assert torch.equal(model.act(seen, noise_of(model, [0]), temperature=1e-4).taken, greedy.taken)
     assert (greedy.log_probs >= model.act(seen, noise_of(model, [0])).log_probs).all()
     torch.testing.assert_close(greedy.actions, model.actions_of(greedy.taken))
+
+
+def test_top_k_samples_the_likeliest_and_keeps_the_whole_distributions_log_probs() -> None:
+    few, all_ = policy(top_k=3), policy()
+    rows = observation(PLATE)[[0] * 40]
+    noise = noise_of(few, range(40))
+    decision = few.act(rows, noise, temperature=3.0)
+    judged = all_.evaluate_actions(rows, decision.taken, temperature=3.0)
+    torch.testing.assert_close(decision.log_probs, judged.log_probs, atol=1e-5, rtol=1e-5)
+    assert torch.isfinite(decision.log_probs).all()
+    kept = [len(decision.taken[:, k, a].unique()) for k in range(3) for a in range(4)]
+    assert 1 < max(kept) <= 3
+    assert len(all_.act(rows, noise, temperature=3.0).taken[:, 0, 0].unique()) > 3
+    assert torch.equal(policy(top_k=1).act(rows, noise).taken, all_.act(rows).taken)
 
 
 def test_noise_belongs_to_its_generator() -> None:
@@ -321,12 +390,12 @@ def test_a_policy_comes_back_bitwise(tmp_path, options) -> None:
         assert name == other
         assert torch.equal(mine, theirs)
     before, after = (m.act(seen, noise_of(m, [0, 1])) for m in (model, back))
-    for field in dataclasses.fields(before):
-        assert torch.equal(getattr(before, field.name), getattr(after, field.name))
+    for mine, theirs in zip(before, after, strict=True):
+        assert torch.equal(mine, theirs)
     back.save(tmp_path / "again")
     for name in os.listdir(tmp_path / "again"):
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / name).read_bytes(), name
-    assert load(tmp_path, precision="bf16").precision == "bf16"
+    assert load(tmp_path, precision="mixed").precision == "mixed"
 
 
 def test_a_seed_decides_every_weight_and_leaves_the_callers_random_state_alone() -> None:
@@ -396,15 +465,19 @@ def test_a_damaged_file_is_named(saved, tmp_path, name: str) -> None:
 def test_a_config_with_an_unknown_field_is_refused(saved, tmp_path) -> None:
     def change(weights, copy) -> None:
         record = json.loads((copy / "config.json").read_text())
-        (copy / "config.json").write_text(json.dumps(record | {"layer": 2}))
+        record["baton"]["config"]["layer"] = 2
+        (copy / "config.json").write_text(json.dumps(record))
 
     assert "layer: unknown; did you mean 'layers'?" in damaged(saved, tmp_path, change)
 
 
-def test_nothing_saved_is_pickled(saved) -> None:
-    assert sorted(os.listdir(saved)) == sorted(
-        ["config.json", "dataset_statistics.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
-    )
+def test_a_saved_policy_is_in_the_originals_layout(saved) -> None:
+    """The one archive of torch's is what the originals look for; it holds tensors and is read as nothing else."""
+    assert sorted(os.listdir(saved)) == [
+        "config.json", "dataset_statistics.json", "model.safetensors", "preprocessor_config.json",
+        "proprio_projector--latest_checkpoint.pt", "tokenizer.json", "tokenizer_config.json",
+    ]  # fmt: skip
+    torch.load(saved / "proprio_projector--latest_checkpoint.pt", weights_only=True)
 
 
 @pytest.mark.parametrize(
@@ -418,6 +491,13 @@ def test_nothing_saved_is_pickled(saved) -> None:
         ({"action_dim": 5, "dims_per_position": 5}, "the demonstrations have 4"),
         ({"image_size": 33}, "a multiple of 16"),
         ({"bounds": "q9"}, "q99 or minmax"),
+        ({"images": 4}, "1, 2 or 3"),
+        ({"top_k": 300}, "0 .all. to 256"),
+        ({"value_position": "official"}, "stop_token and prompt_length"),
+        ({"action_head": "l1"}, "tokens where dims_per_position"),
+        ({"lora": {"rank": -1}}, "lora.rank"),
+        ({"lora": {"rang": 1}}, "did you mean 'rank'"),
+        ({"siglip": {"registers": 1}}, "SigLIP has none"),
     ],
 )
 def test_a_wrong_option_is_named_with_a_remedy(options, message: str) -> None:

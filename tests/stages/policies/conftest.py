@@ -1,0 +1,14 @@
+"""Fixtures of the policies' tests."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.stages.policies.layout_for_tests import SIDE, TEXT, entry, publish, random_policy, tensors_of
+
+
+@pytest.fixture(scope="session")
+def original(tmp_path_factory) -> Path:
+    """What others published: shards, no value head."""
+    folder = tmp_path_factory.mktemp("original") / "policy"
+    return publish(folder, tensors_of(random_policy()), {"mine": entry()}, text=TEXT, image_size=SIDE)
