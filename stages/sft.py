@@ -3,12 +3,14 @@
     python -m stages.sft runs/quickstart --epoch 0
 
 Reads every demonstration shard, measures the statistics that normalise actions, and trains for `sft.steps` optimizer
-steps on windows of K actions, leaving out what a perturbation made unpredictable.
+steps on windows of K actions, leaving out what a perturbation made unpredictable. Without steps the checkpoint of the
+config is version 0.
 """
 
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +32,16 @@ LOG_EVERY = 20
 
 def main() -> int:
     """Carry out the units that the command line names."""
-    return run_ranked_stage("sft", sft)
+    return run_ranked_stage("sft", lambda *arguments: (sft if arguments[0].config.sft.steps else adopt)(*arguments))
+
+
+def adopt(work: Work, rank: Rank, device: torch.device) -> None:
+    """Write the policy of the checkpoint as it is."""
+    if rank.first:
+        with work.phases("load"):
+            policy = checkpoint(work.config, {}, None)
+        with work.phases("save"):
+            policy.save(work.scratch("policy"))
 
 
 def sft(work: Work, rank: Rank, device: torch.device) -> None:
@@ -51,6 +62,8 @@ def sft(work: Work, rank: Rank, device: torch.device) -> None:
             device=device,
             zero_stage=config.deepspeed.zero_stage,
             precision=config.policy.precision,
+            recompute=stage.recompute,
+            compiled=config.policy.compile,
         )
     usable = np.flatnonzero(demonstrations.valid.any(axis=1))
     with work.phases("train"):
@@ -90,25 +103,40 @@ def sft(work: Work, rank: Rank, device: torch.device) -> None:
 
 def warm(config: Config, demonstrations: Trajectories) -> Policy:
     """The policy to train: fresh from the seed, or the checkpoint of the config."""
-    if config.policy.checkpoint:
-        return policies.load(config.policy.checkpoint, precision=config.policy.precision)
-    clean = demonstrations.valid
-    statistics = Statistics.of(
-        demonstrations.actions[clean],
-        demonstrations.proprio if config.policy.proprio else demonstrations.proprio[:, :0],
-        unchanged_actions=grippers(config.policy.action_dim),
+    chosen = config.policy
+    measured = Statistics.of(
+        demonstrations.actions[demonstrations.valid],
+        demonstrations.proprio if chosen.proprio else demonstrations.proprio[:, :0],
+        unchanged_actions=grippers(chosen.action_dim),
         dataset=config.simulator.name,
     )
-    options = {
-        "preset": config.policy.preset,
-        "precision": config.policy.precision,
-        "chunk": config.policy.chunk,
-        "action_dim": config.policy.action_dim,
-        "proprio_dim": statistics.proprio.q01.shape[0],
-        "image_size": demonstrations.spec.image_size[0],
-        **config.policy.options,
-    }
-    return policies.make(config.policy.name, options, statistics, config.seed)
+    sizes = {"proprio_dim": len(measured.proprio.mask)}
+    if chosen.checkpoint is not None:
+        return checkpoint(config, sizes, measured)
+    options = {"preset": chosen.preset, "image_size": demonstrations.spec.image_size[0], **sizes, **described(config)}
+    return policies.make(chosen.name, {"precision": chosen.precision} | options, measured, config.seed)
+
+
+def checkpoint(config: Config, sizes: dict[str, Any], measured: Statistics | None) -> Policy:
+    """The policy of the config's checkpoint; statistics `measured` of demonstrations serve where the config says so."""
+    chosen = config.policy
+    options = sizes | described(config)
+    if chosen.lora.adapter is not None:
+        options |= {"adapter": chosen.lora.adapter}
+    statistics = measured if chosen.statistics == "demonstrations" else chosen.statistics
+    assert chosen.checkpoint is not None, "the config's own checks see to it"
+    return policies.load(
+        chosen.checkpoint, precision=chosen.precision, options=options, statistics=statistics, seed=config.seed
+    )
+
+
+def described(config: Config) -> dict[str, Any]:
+    """Fields of the policy's own config that the run's config sets."""
+    chosen = config.policy
+    options = {"chunk": chosen.chunk, "action_dim": chosen.action_dim, **chosen.options}
+    return options | (
+        {"lora": chosen.lora.model_dump(exclude={"adapter"}, exclude_none=True)} if chosen.lora.rank else {}
+    )
 
 
 def grippers(action_dim: int) -> tuple[int, ...]:
