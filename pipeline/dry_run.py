@@ -9,6 +9,7 @@ from pathlib import Path
 from pipeline import resources
 from pipeline.config import Config
 from pipeline.jobs import History
+from pipeline.memory import estimate
 from pipeline.plan import UnitPlan, make_plan
 from pipeline.submission import Sender
 from slurm import placement
@@ -26,6 +27,7 @@ class DryRun:
         gpu_hours: what all units take if each runs to its time limit.
         core_hours: the same for CPU cores.
         placement: what runs where, in lines.
+        memory: what each stage will need of a GPU, in lines.
     """
 
     folder: Path
@@ -33,6 +35,7 @@ class DryRun:
     gpu_hours: float
     core_hours: float
     placement: tuple[str, ...]
+    memory: tuple[str, ...]
 
 
 def dry_run(config: Config) -> DryRun:
@@ -61,6 +64,7 @@ def dry_run(config: Config) -> DryRun:
         sum(time * plan.share.gpu_count for plan, time in hours),
         sum(time * plan.share.cores for plan, time in hours),
         tuple(placement.describe(resources.place(config))),
+        tuple(str(stage) for stage in estimate(config)),
     )
 
 

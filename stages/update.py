@@ -52,19 +52,24 @@ def update(work: Work, rank: Rank, device: torch.device) -> None:
         with work.phases("read shards"):
             seen = observe(rollouts, mine).to(device)
     with work.phases("initialise"):
+        value_only = epoch <= stage.value_only_epochs
+        if value_only:
+            policy.requires_grad_(False)
+            policy.value_head.requires_grad_(True)
         engine = Engine(
             policy,
             stage.optimizer,
             device=device,
             zero_stage=config.deepspeed.zero_stage,
             precision=config.policy.precision,
+            recompute=stage.recompute,
+            compiled=config.policy.compile,
         )
-        if epoch > 1:
+        if epoch not in (1, stage.value_only_epochs + 1):  # the value head's own optimizer is not the whole policy's
             engine.load(work.require(Unit(epoch - 1, "update"), "engine"))
-        value_only = epoch <= stage.value_only_epochs
         policy_share = 0.0 if value_only else min(1.0, epoch / (stage.lr_warmup_epochs + 1))
         engine.set_lr(policy_share, value=1.0)
-        proximal = log_probs_of(policy, seen, targets, config) if config.rollout.staleness else None
+        proximal = log_probs_of(engine, seen, targets, config) if config.rollout.staleness else None
         anchors = log_probs_of(reference, seen, targets, config) if reference is not None else None
     logged: list[dict[str, float]] = []
     with work.phases("train"):
@@ -81,7 +86,6 @@ def update(work: Work, rank: Rank, device: torch.device) -> None:
                     policy.steered.to(device),
                     None if proximal is None else proximal[piece],
                     None if anchors is None else anchors[piece],
-                    value_only,
                 )
                 engine.backward(loss * (len(piece) / len(rows)), last=piece is pieces[-1])
             logged.append(mean_over_ranks(metrics | {"actor/grad_norm": engine.step()}, device))
@@ -188,7 +192,6 @@ def losses(
     steered: Tensor,
     proximal: Tensor | None,
     anchors: Tensor | None,
-    value_only: bool,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The objective on one minibatch.
 
@@ -199,7 +202,6 @@ def losses(
         steered: bool [A], numbers that tokens decide; tokens of the others carry no information and are left out.
         proximal: log-probs [B, K, A] at the start of the update, where the rollouts are stale; else None.
         anchors: log-probs [B, K, A] of the warm start, where its KL counts; else None.
-        value_only: leave the policy alone.
 
     Returns:
         The loss, and metrics by the mission's names.
@@ -218,8 +220,6 @@ def losses(
     loss = policy_loss - algorithm.entropy_coef * mean_entropy
     if anchors is not None:
         loss = loss + algorithm.kl_coef * masked_mean(kl_penalty(new, anchors[..., steered]), part.mask)
-    if value_only:
-        loss = loss * 0.0
     if algorithm.name == "ppo":
         value_loss, value_metrics = critic_loss(
             evaluation.values,
@@ -237,13 +237,13 @@ def losses(
 
 
 @torch.no_grad()
-def log_probs_of(policy: Policy, seen: Observation, targets: Targets, config: Config) -> Tensor:
-    """Log-probs [D, K, A] that a policy gives to the actions taken."""
+def log_probs_of(policy: Policy | Engine, seen: Observation, targets: Targets, config: Config) -> Tensor:
+    """Log-probs [D, K, A] that a policy, or the one in training, gives to the actions taken."""
     size = config.update.micro_batch or config.update.minibatch
     parts = np.split(np.arange(len(seen)), range(size, len(seen), size))
     temperature = config.rollout.temperature
     return torch.cat(
-        [policy.evaluate_actions(seen[rows], targets[rows].taken, temperature).log_probs for rows in parts]
+        [policy("evaluate_actions", seen[rows], targets[rows].taken, temperature).log_probs for rows in parts]
     )
 
 

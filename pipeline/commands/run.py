@@ -151,6 +151,7 @@ def _print_result(directory: Path) -> None:
 def _show_plan(config: Config) -> None:
     from pipeline import launchers, resources
     from pipeline.dry_run import dry_run
+    from pipeline.memory import estimate
     from pipeline.plan import make_plan
     from pipeline.report.tables import dry_run_lines, plan_table
 
@@ -165,4 +166,5 @@ def _show_plan(config: Config) -> None:
     shares = [(plan.unit.stage, plan.share) for plan in plans]
     resources.check_machine(config, shares, cores, resources.machine_gpus())
     terminal.print(plan_table(config, plans))
+    terminal.print("\n".join(["memory:", *(f"  {stage}" for stage in estimate(config))]), markup=False, highlight=False)
     terminal.print(f"on {cores} cores of this machine; a dry run: nothing was written", markup=False)

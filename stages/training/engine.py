@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -13,9 +13,12 @@ from torch import Tensor, nn
 
 from pipeline.config import Optimizer as OptimizerConfig
 from pipeline.errors import UserError
+from stages.blocks import Recompute, prepare_blocks
+from stages.policies.interface import Precision
 from stages.training.backend import load_deepspeed
 from stages.training.fingerprint import fingerprint
 from stages.training.optimizers import build_optimizer
+from stages.training.zero3 import keep_whole
 
 TAG = "engine"
 ABOUT = "engine.json"
@@ -47,7 +50,9 @@ class Engine:
         *,
         device: torch.device,
         zero_stage: int = 0,
-        precision: Literal["fp32", "bf16"] = "fp32",
+        precision: Precision = "fp32",
+        recompute: Recompute = "none",
+        compiled: bool = False,
     ) -> None:
         """Prepare a module for training, after `ranks.join`. All ranks start from rank 0's weights.
 
@@ -56,15 +61,20 @@ class Engine:
             optimizer: kind, learning rates and the bound on the gradient norm.
             device: what `ranks.join` returned.
             zero_stage: what is split over ranks: 0 nothing, 1 optimizer state, 2 gradients too, 3 parameters too.
-            precision: "bf16" on a GPU with a zero_stage above 0 holds the module in bf16 and fp32 master weights beside
-                it. Otherwise the weights stay in fp32 and the policy itself runs in bf16 under autocast; DeepSpeed
-                0.19.8's own bf16 optimizer for stage 0 is not used, for it sees gradients many times too small.
+            precision: "bf16" holds the weights in bf16, and fp32 master weights beside them, split over the ranks.
+                "fp32" and "mixed" hold them in fp32; under "mixed" the policy itself computes in bf16.
+            recompute: what the backward pass computes again; see `prepare_blocks`.
+            compiled: run the policy's blocks through torch.compile.
 
         Raises:
-            UserError: the optimizer does not fit the policy or the ZeRO stage.
+            UserError: the optimizer does not fit the policy or the ZeRO stage, or the precision not the stage.
         """
+        if precision == "bf16" and zero_stage == 0:
+            # DeepSpeed 0.19.8's own bf16 optimizer for stage 0 sees gradients many times too small
+            raise UserError("policy.precision=bf16 is trained with deepspeed.zero_stage 1, 2 or 3; or use mixed")
         deepspeed = load_deepspeed()
         self.module, self.device = module.to(device), device
+        prepare_blocks(module, recompute=recompute, compiled=compiled)
         self.zero_stage, self.precision = zero_stage, precision
         self.steps = 0
         self._optimizer = build_optimizer(module, optimizer, zero_stage)
@@ -73,7 +83,8 @@ class Engine:
             {"role": group["role"]} | {key: group[key] for key in HYPERPARAMETERS_FROM_CONFIG if key in group}
             for group in self._optimizer.param_groups
         ]
-        in_bf16 = precision == "bf16" and device.type == "cuda" and zero_stage > 0
+        if zero_stage == 3:
+            keep_whole(module)
         # DeepSpeed clips an unsplit fp32 gradient without telling its norm, so that case is clipped here.
         self._clips_itself = zero_stage == 0
         self._engine, *_ = deepspeed.initialize(
@@ -83,8 +94,14 @@ class Engine:
                 "train_micro_batch_size_per_gpu": 1,
                 "gradient_accumulation_steps": 1,
                 "gradient_clipping": 0.0 if self._clips_itself else self._clip,
-                "bf16": {"enabled": in_bf16},
-                "zero_optimization": {"stage": zero_stage},
+                "bf16": {"enabled": precision == "bf16"},
+                "zero_optimization": {
+                    "stage": zero_stage,
+                    "overlap_comm": device.type == "cuda",
+                    # DeepSpeed's own matrix product frees gathered weights early, as compiled blocks do by themselves,
+                    # which would be compiled anew for every layer if they held it
+                    "memory_efficient_linear": not compiled,
+                },
                 "zero_allow_untested_optimizer": True,
                 "steps_per_print": 10**9,
             },
@@ -143,12 +160,12 @@ class Engine:
         return float(self._optimizer.param_groups[0]["lr"])
 
     def save(self, directory: Path) -> None:
-        """Write weights and optimizer state; called by all ranks.
+        """Write the weights in training and the optimizer's state; called by all ranks.
 
         Args:
             directory: exists, is empty and is seen by all ranks.
         """
-        self._engine.save_checkpoint(str(directory), tag=TAG, save_latest=False)
+        self._engine.save_checkpoint(str(directory), tag=TAG, save_latest=False, exclude_frozen_parameters=True)
         prints = self._fingerprints()
         if dist.get_rank() == 0:
             about = {**self._identity(), "world_size": dist.get_world_size(), "fingerprints": prints}
@@ -167,7 +184,7 @@ class Engine:
             UserError: it was written under other settings, or what was loaded is not what was saved.
         """
         about = self._readable(directory)
-        path, _ = self._engine.load_checkpoint(str(directory), tag=TAG)
+        path, _ = self._engine.load_checkpoint(str(directory), tag=TAG, load_module_strict=False)
         if path is None:
             raise UserError(f"{directory}: DeepSpeed finds no state there; run the update that wrote it again")
         for group, settings in zip(self._optimizer.param_groups, self._settings, strict=True):

@@ -11,9 +11,9 @@ from torch import nn
 
 from pipeline.config import Optimizer as OptimizerConfig
 from pipeline.errors import UserError
+from stages.blocks import LISTS
 
 VALUE_HEAD = "value_head"
-BLOCK_LISTS = frozenset({"blocks", "layers"})
 
 Group = dict[str, Any]
 
@@ -53,7 +53,7 @@ def _role(name: str, parameter: nn.Parameter, muon: bool) -> str:
     path = name.split(".")
     if VALUE_HEAD in path:
         return "value"
-    if muon and parameter.dim() == 2 and not BLOCK_LISTS.isdisjoint(path):
+    if muon and parameter.dim() == 2 and not LISTS.isdisjoint(path):
         return "blocks"
     return "policy"
 

@@ -20,6 +20,7 @@ SETTINGS: dict[str, dict] = {
     "muon": {"zero": 0, "optimizer": "muon"},
     "zero2": {"zero": 2},
     "zero3": {"zero": 3},
+    "bf16": {"zero": 2, "precision": "bf16"},
 }
 
 pytestmark = pytest.mark.slow
@@ -36,6 +37,7 @@ def found(tmp_path_factory) -> dict[str, dict]:
     alone = {f"straight-{name}": setting for name, setting in SETTINGS.items()}
     alone |= {f"half-{n}": {**s, "last": 4, "save": state(n)} for n, s in SETTINGS.items()}
     alone |= {"micro": {"micros": 4}, "nan": {"nan": True}, "unused": {"zero": 3, "last": 1, "unused_value_head": True}}
+    alone["bf16-unsplit"] = {"zero": 0, "precision": "bf16"}
     together = {
         "straight-two": {},
         "half-two": {"last": 4, "save": state("two")},
@@ -111,6 +113,7 @@ def test_an_unsplit_state_follows_any_number_of_ranks(found):
         ("empty", "engine.json is missing"),
         ("nan", "optimizer step 1: the gradient's norm is nan; lower optimizer.lr"),
         ("unused", "deepspeed.zero_stage=3: value_head.bias was not used in this step"),
+        ("bf16-unsplit", "policy.precision=bf16 is trained with deepspeed.zero_stage 1, 2 or 3; or use mixed"),
     ],
 )
 def test_what_cannot_be_right_is_refused_in_one_line(found, job, says):
