@@ -59,7 +59,8 @@ def main() -> None:
     options = parser.parse_args()
     if not 1 <= options.workers < len(cores):
         parser.error(f"--workers {options.workers}: this machine lends {len(cores)} cores, and one more is needed")
-    os.environ |= {**ONE_THREAD, "PYTHONPATH": os.pathsep.join(sys.path[:2])}  # for the simulators' processes
+    path = filter(None, [*sys.path[:2], os.environ.get("PYTHONPATH")])
+    os.environ |= {**ONE_THREAD, "PYTHONPATH": os.pathsep.join(path)}  # for the simulators' processes
     with tempfile.TemporaryDirectory() as directory:
         bench = Bench(options, cores, Path(directory))
         bench.compare()

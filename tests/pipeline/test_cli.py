@@ -81,7 +81,7 @@ def test_no_command_imports_torch():
 
 
 def test_a_mistake_is_a_line_on_stderr_and_exit_code_2(baton, recipe):
-    code, out, err = baton("run", str(recipe), "epoch=3", "sft.steps=0")
+    code, out, err = baton("run", str(recipe), "epoch=3", "sft.steps=-1")
     assert (code, out) == (2, "")
     assert [line.partition(": override")[0] for line in err.splitlines()] == ["baton", "baton"]
 

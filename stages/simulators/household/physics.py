@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import mujoco
 import numpy as np
 
@@ -11,6 +13,8 @@ from stages.simulators.household.layouts import Start
 from stages.simulators.household.state import Snapshot
 
 STATE = mujoco.mjtState.mjSTATE_INTEGRATION
+# By itself MuJoCo would write them to MUJOCO_LOG.TXT, wherever the process happens to run.
+mujoco.set_mju_user_warning(lambda message: print(f"mujoco: {message}", file=sys.stderr, flush=True))
 _BROKEN = [int(getattr(mujoco.mjtWarning, f"mjWARN_BAD{name}")) for name in ("QPOS", "QVEL", "QACC")]
 
 
