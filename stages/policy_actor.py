@@ -65,7 +65,17 @@ class PolicyActor:
 
     def _observation(self, seen: Sequence[Observation], planned: Sequence[Planned]) -> policies.Observation:
         head, wrist, proprio = (
-            np.stack([getattr(each, name) for each in seen]) for name in ("head", "wrist", "proprio")
+            together([getattr(each, name) for each in seen]) for name in ("head", "wrist", "proprio")
         )
         instructions = [self._instructions[each.task] for each in planned]
         return policies.Observation.from_arrays(head, wrist, proprio, instructions).to(self._policy.device)
+
+
+def together(rows: Sequence[np.ndarray]) -> np.ndarray:
+    """Stack rows; those that are all of one array, in its order, as a pool answers, are not copied."""
+    whole = rows[0].base
+    if whole is not None and whole.shape == (len(rows), *rows[0].shape):
+        starts = [row.__array_interface__["data"][0] for row in (*whole, *rows)]
+        if all(row.base is whole for row in rows) and starts[: len(rows)] == starts[len(rows) :]:
+            return whole
+    return np.stack(rows)

@@ -24,10 +24,12 @@ REAP_SECONDS = 10.0  # a killed process can linger in a driver call; past this i
 HANGUP_SECONDS = 5.0  # from closing its socket to being dead
 MESSAGE_SECONDS = 60.0  # from the first to the last byte of a message; they take microseconds
 
-# Many workers share a node, so each keeps to one thread. LP_NUM_THREADS is for llvmpipe, Mesa's software renderer.
-ONE_THREAD = dict.fromkeys(
-    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "LP_NUM_THREADS"), "1"
-)
+# Many workers share a node, so each keeps to one thread. LP_NUM_THREADS is for llvmpipe, Mesa's software renderer, and
+# counts threads beside the one that calls it.
+ONE_THREAD = {
+    **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1"),
+    "LP_NUM_THREADS": "0",
+}
 
 CUDA_DEVICES, EGL_DEVICE = "CUDA_VISIBLE_DEVICES", "MUJOCO_EGL_DEVICE_ID"
 

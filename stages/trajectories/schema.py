@@ -19,7 +19,7 @@ from stages.simulators.interface import HELD_OUT, split_of
 
 SCHEMA_VERSION = 1
 DECISIONS_PER_FILE = 64
-CHUNK_BYTES = 256 * 1024
+CHUNK_BYTES = 1024 * 1024
 NO_GROUP = -1
 IMAGES = ("head", "wrist")
 Kind = Literal["tokens", "chain", "demonstration"]
@@ -51,8 +51,8 @@ class ArrayLayout:
     def chunk_rows(self) -> int:
         """Decisions that a streamed array compresses together, a power of two: what is read to see one of them.
 
-        An image of 224 pixels is a chunk of its own. Small ones share one of at most `CHUNK_BYTES`, because zarr takes
-        longer over a chunk than zstd over 10 kB.
+        Images share a chunk of at most `CHUNK_BYTES`, because zarr takes longer over a chunk than zstd over 100 kB:
+        even decisions drawn at random are read sooner so.
         """
         rows = CHUNK_BYTES // (np.dtype(self.dtype).itemsize * math.prod(self.shape))
         return min(DECISIONS_PER_FILE, 1 << (max(1, rows).bit_length() - 1))

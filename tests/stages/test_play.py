@@ -15,6 +15,7 @@ import pytest
 from stages.lineup import Planned
 from stages.metrics import Phases
 from stages.play import Played, Player, Sent, in_order, logged
+from stages.policy_actor import together
 from stages.simulators.interface import HELD_OUT, Observation
 from stages.simulators.pool import SimulatorPool, Start
 
@@ -181,3 +182,12 @@ def test_nobody_waits_for_a_reset_while_many_episodes_are_left(monkeypatch: pyte
         assert len(list(Player(pool, Whim(pool), groups=2, phases=Phases()).play(plan(100)))) == 100
     assert asked[:2] == [4, 4]
     assert sum(asked[2:]) <= 8
+
+
+def test_rows_that_lie_side_by_side_are_not_copied():
+    answer = np.arange(24.0).reshape(4, 2, 3).copy()
+    assert together(list(answer)) is answer
+    for rows in ([answer[1], answer[0], *answer[2:]], list(answer[:3]), list(answer[::-1]), [np.zeros((2, 3))] * 2):
+        put = together(rows)
+        np.testing.assert_array_equal(put, np.stack(rows))
+        assert not np.shares_memory(put, answer)

@@ -35,7 +35,8 @@ _opened_by: int | None = None  # the process that OpenGL was first started in
 class Renderer(abc.ABC):
     """Draws the worlds of a row of models through their cameras.
 
-    Models differ in their bodies only: cameras and what OpenGL has to be told beforehand are the same.
+    Models differ in their bodies only, and these are made of primitive geoms: cameras and what OpenGL has to be told
+    beforehand are the same. A mesh, texture, skin or flex would need a context and a scene for each model.
     """
 
     name: str
