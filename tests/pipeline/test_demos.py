@@ -72,7 +72,8 @@ def test_shards_of_the_expert_and_nothing_else(recipe):
     published = {state.unit: state.attempts for state in ledger.read(run).units if state.status == "published"}
     assert [(unit.stage, unit.shard) for unit in published] == [("demonstrate", 0), ("demonstrate", 1)]
 
-    trajectories = pytest.importorskip("stages.trajectories")
+    from stages import trajectories
+
     shards = [trajectories.read(run / unit.marker) for unit in published]
     whole = trajectories.concatenate(shards)
     told = rows(printed)
