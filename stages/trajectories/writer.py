@@ -7,6 +7,7 @@ then put together, compressed, written and read back on a thread of its own whil
 from __future__ import annotations
 
 import dataclasses
+from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -31,6 +32,9 @@ from stages.trajectories.schema import (
 )
 from stages.trajectories.storage import create_stream, store_whole
 from stages.trajectories.trajectories import Trajectories
+
+FILES_WAITING = 2
+"""Files that may be full while another is being written: episodes that end together fill more than one at once."""
 
 
 class ShardWriter:
@@ -67,7 +71,7 @@ class ShardWriter:
         self._groups: dict[int, tuple[str, int]] = {}
         self._decisions = 0
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="shard-writer")
-        self._flushing: Future[None] | None = None
+        self._flushing: deque[Future[None]] = deque()
         self._closed = False
 
     def append(self, episode: EpisodeRecord) -> None:
@@ -130,7 +134,7 @@ class ShardWriter:
         try:
             if self._decisions % DECISIONS_PER_FILE:
                 self._flush(self._decisions % DECISIONS_PER_FILE)
-            self._wait()
+            self._wait(0)
         finally:
             self.abort()
         for field, rows in self._rows.items():
@@ -180,15 +184,15 @@ class ShardWriter:
         return {field: [] for field in self._streams}
 
     def _flush(self, count: int) -> None:
-        """Hand the gathered decisions to the thread; waits for the file before, so that memory stays bounded."""
-        self._wait()
-        self._flushing = self._thread.submit(self._write, self._parts, self._decisions - count)
+        """Hand the gathered decisions to the thread; waits where too many files are, so that memory stays bounded."""
+        self._wait(FILES_WAITING)
+        self._flushing.append(self._thread.submit(self._write, self._parts, self._decisions - count))
         self._parts = self._no_parts()
 
-    def _wait(self) -> None:
-        if self._flushing is not None:
-            self._flushing.result()
-            self._flushing = None
+    def _wait(self, most: int) -> None:
+        """Wait until at most so many files are still to be written."""
+        while len(self._flushing) > most:
+            self._flushing.popleft().result()
 
     def _write(self, parts: dict[str, list[np.ndarray]], begin: int) -> None:
         for field in parts:

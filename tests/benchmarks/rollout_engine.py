@@ -2,9 +2,10 @@
 
     python tests/benchmarks/rollout_engine.py [--workers 1] [--worlds 8] [--repeats 5] [--image-size 224] [--task stack]
 
-Needs one core more than `--workers`. Every simulator process is pinned to a core of its own. In the comparison this
-process shares those cores, so that what a step costs outside its simulator counts as well; for the overlap it has the
-other cores, as a policy has. Contenders take turns; printed are medians.
+Every simulator process is pinned to a core of its own. In the comparison this process shares those cores, so that what
+a step costs outside its simulator counts as well. For the overlap the policy has a process and a core of its own, as a
+GPU would be, and this process the cores that are left: with two cores more than `--workers` nobody shares one.
+Contenders take turns; printed are medians.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import multiprocessing
 import os
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -130,12 +133,15 @@ class Bench:
     def overlap(self) -> None:
         """Print how far policy and simulators work at the same time, and where the time of a rollout goes."""
         options = self.options
-        with self.pool(options.worlds, max_episode_steps=options.steps) as pool:
-            os.sched_setaffinity(0, self.other_cores)
-            idle = StandIn(0.0, pool, self.directory)
+        with contextlib.ExitStack() as stack:
+            pool = stack.enter_context(self.pool(options.worlds, max_episode_steps=options.steps))
+            *stage_cores, policy_core = self.other_cores
+            os.sched_setaffinity(0, stage_cores or [policy_core])
+            core = stack.enter_context(burning(policy_core))
+            idle = StandIn(core, 0.0, pool, self.directory)
             self.roll(pool, idle, 1)  # warms up
             alone = self.roll(pool, idle, 1)
-            busy = StandIn(alone.seconds / sum(idle.batches), pool, self.directory)
+            busy = StandIn(core, alone.seconds / sum(idle.batches), pool, self.directory)
             rolls: dict[str, list[Roll]] = {}
             runs: dict[str, Callable[[], Roll]] = {
                 "simulators alone": lambda: self.roll(pool, idle, 1),
@@ -208,12 +214,12 @@ class Roll:
 
 
 class StandIn:
-    """A policy that does nothing but burn its core's time, `cost` seconds a world, and moves at random."""
+    """A policy that does nothing but burn time on a core of its own, `cost` seconds a world, and moves at random."""
 
     device = torch.device("cpu")
 
-    def __init__(self, cost: float, pool: SimulatorPool, meter: Path) -> None:
-        self._cost, self._pool, self._meter = cost, pool, meter
+    def __init__(self, core: Connection, cost: float, pool: SimulatorPool, meter: Path) -> None:
+        self._core, self._cost, self._pool, self._meter = core, cost, pool, meter
         self._shape = (CHUNK, pool.spec.action_dim)
 
     def start(self) -> None:
@@ -231,9 +237,9 @@ class StandIn:
         begin = time.perf_counter()
         rows = len(observation)
         self.batches.append(rows)
-        burn(self._cost * rows)
+        self._burn(rows)
         zeros = torch.zeros(rows, *self._shape)
-        decision = Decision(zeros if noise is None else noise, zeros.long(), zeros, torch.zeros(rows))
+        decision = Decision(zeros if noise is None else noise, {"tokens": zeros.long()}, zeros, torch.zeros(rows))
         self.seconds += time.perf_counter() - begin
         return decision
 
@@ -246,8 +252,12 @@ class StandIn:
         """Seconds that the decisions of the last rollout take by themselves."""
         begin = time.perf_counter()
         for rows in self.batches:
-            burn(self._cost * rows)
+            self._burn(rows)
         return time.perf_counter() - begin
+
+    def _burn(self, rows: int) -> None:
+        self._core.send(self._cost * rows)
+        self._core.recv()
 
     def _mark(self) -> None:
         """Note what the simulators did since the last decision: they work in lock step with it."""
@@ -258,11 +268,28 @@ class StandIn:
         self._critical += [*mean, done.sum(axis=1).max() - mean.sum()]
 
 
-def burn(seconds: float) -> None:
-    """Use up processor time; as a network does, without holding Python's lock."""
-    numbers, end = np.ones(1 << 15), time.thread_time() + seconds
-    while time.thread_time() < end:
-        np.sqrt(numbers, out=numbers)
+@contextlib.contextmanager
+def burning(core: int) -> Iterator[Connection]:
+    """A process on a core of its own that uses up as many seconds of it as it is sent, and then answers."""
+    spawn = multiprocessing.get_context("spawn")
+    ours, theirs = spawn.Pipe()
+    process = spawn.Process(target=burn, args=(theirs, core), daemon=True)
+    process.start()
+    try:
+        yield ours
+    finally:
+        process.kill()
+        process.join()
+
+
+def burn(line: Connection, core: int) -> None:
+    """What the policy's process does."""
+    os.sched_setaffinity(0, [core])
+    while True:
+        end = time.process_time() + line.recv()
+        while time.process_time() < end:
+            pass
+        line.send(None)
 
 
 def pin(pids: Sequence[int], cores: Sequence[int]) -> None:
