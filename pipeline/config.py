@@ -1,8 +1,8 @@
 """The config of a run: every field, its type, its bounds and one line of what it does.
 
 `pipeline.compose` turns YAML files and overrides into a `Config`; `baton config --explain` prints these descriptions.
-Fields in `CHANGEABLE` cannot change results, so a run may be continued with other values there; all others are fixed
-once the run exists.
+Blocks and fields in `CHANGEABLE` cannot change results, so a run may be continued with other values there; all others
+are fixed once the run exists.
 """
 
 from __future__ import annotations
@@ -18,7 +18,25 @@ from pipeline.policy_config import Policy
 from pipeline.simulator_config import Simulator as Simulator
 from pipeline.slurm_config import Cluster, Slurm
 
-CHANGEABLE = ("epochs", "runs_dir", "slurm", "cluster", "trainer", "video_cfg", "keep", "max_attempts")
+ACTION_DIMS: dict[str, dict[str | None, int]] = {
+    "household": {None: 14},
+    "omnigibson": {"ee_delta_14": 14, "joint_23": 23},
+}
+"""Simulator -> its `action_mode`, the default first, -> numbers of an action."""
+WITHOUT_EXPERT = ("omnigibson",)
+"""Simulators that have no scripted expert."""
+
+CHANGEABLE = (
+    "epochs",
+    "runs_dir",
+    "slurm",
+    "cluster",
+    "trainer",
+    "video_cfg",
+    "keep",
+    "max_attempts",
+    "simulator.python",
+)
 
 
 class Workers(Block):
@@ -47,6 +65,8 @@ class Demonstrate(Workers):
     """the expert's own step limit, where it may take longer than the policy; null: the simulator's"""
     only_success: bool = True
     """leave out episodes in which the expert failed"""
+    imported: str | None = None
+    """directory of demonstrations that `baton import-lerobot` has written; null: the scripted expert gives them"""
 
 
 class Optimizer(Block):
@@ -97,7 +117,7 @@ class Sft(Training):
     final_lr: Probability = 0.05
     """share of the learning rate left at the end of the cosine"""
     label_sigma: NonNegative = 1.5
-    """width of the soft labels, in action bins; 0: hard labels"""
+    """width of the soft labels of a policy over tokens, in action bins; 0: hard labels"""
 
 
 class Rollout(Workers):
@@ -112,9 +132,9 @@ class Rollout(Workers):
     pipeline_stage_num: Count = 1
     """groups of environments that take turns between simulator and policy"""
     temperature: Positive = 1.0
-    """of the distribution that actions are drawn from"""
+    """of the distribution that action tokens are drawn from; a flow policy has policy.flow.noise_level instead"""
     noise: Literal["token", "chunk"] = "token"
-    """token: each action token is drawn by itself; chunk: one draw a dimension, shared by the steps of a chunk"""
+    """token: each action number is drawn by itself; chunk: one draw a dimension, shared by the steps of a chunk"""
     staleness: Annotated[int, Field(ge=0, le=1)] = 0
     """0: rollouts use the newest policy; 1: the one before, so that rollout and update overlap"""
 
@@ -128,6 +148,8 @@ class Algorithm(Block):
     """discount a decision"""
     gae_lambda: Probability = 0.95
     """decay of the advantage estimator"""
+    time_limit: Literal["bootstrap", "end"] = "end"
+    """beyond the step limit: end: nothing, the limit is part of the task; bootstrap: as much as the value says"""
     clip_ratio_low: Positive = 0.2
     """lower clip of the probability ratio: 1 - this"""
     clip_ratio_high: Positive = 0.28
@@ -143,7 +165,7 @@ class Algorithm(Block):
     value_coef: NonNegative = 1.0
     """weight of the value loss"""
     entropy_coef: NonNegative = 0.0
-    """weight of the entropy bonus"""
+    """weight of the entropy bonus; of flow policies only flow.sampler=flow_noise has an entropy"""
     kl_coef: NonNegative = 0.0
     """weight of the KL to the warm start; above 0 the warm start is held in memory beside the policy"""
     normalize_advantages: bool = True
@@ -173,7 +195,7 @@ class Evaluate(Workers):
     interval: Index = 0
     """evaluate every so many epochs; 0: the warm start and the last policy only"""
     temperature: NonNegative = 0.0
-    """0: the likeliest action; above: drawn as in a rollout"""
+    """0: the likeliest action; above: drawn as in a rollout, of a flow policy with so many times its noise level"""
 
 
 class DeepSpeed(Block):
@@ -266,4 +288,38 @@ class Config(Block):
             )
         if self.algorithm.name == "grpo" and self.update.value_only_epochs:
             raise ValueError("algorithm.name=grpo has no value head to train: set update.value_only_epochs=0")
+        self._simulator_fits()
+        if self.policy.name == "pi0":
+            self._flow_fits()
         return self
+
+    def _simulator_fits(self) -> None:
+        """Refuse demonstrations that nobody gives, and actions of another length than a known simulator takes."""
+        simulator = self.simulator
+        if self.sft.steps and self.demonstrate.imported is None and simulator.name in WITHOUT_EXPERT:
+            raise ValueError(
+                f"sft.steps={self.sft.steps} needs demonstrations, and {simulator.name} has no scripted expert: set "
+                "demonstrate.imported to what `baton import-lerobot` writes, or sft.steps=0 and policy.checkpoint"
+            )
+        modes = ACTION_DIMS.get(simulator.name, {})
+        mode = simulator.options.get("action_mode", next(iter(modes), None))
+        if (taken := modes.get(mode)) not in (None, self.policy.action_dim):
+            by = f" by simulator.options.action_mode={mode}" if len(modes) > 1 else ""
+            raise ValueError(
+                f"policy.action_dim={self.policy.action_dim}, but {simulator.name} takes {taken} numbers an action{by}:"
+                f" set policy.action_dim={taken}"
+            )
+
+    def _flow_fits(self) -> None:
+        """Refuse what a flow policy has no part in."""
+        flow = self.policy.flow
+        if self.rollout.temperature != 1.0:
+            raise ValueError(
+                f"rollout.temperature={self.rollout.temperature} is of policies over tokens: leave it out, and set "
+                f"policy.flow.noise_level={flow.noise_level} to how widely pi0 is to draw"
+            )
+        if self.algorithm.entropy_coef and flow.sampler != "flow_noise":
+            raise ValueError(
+                f"algorithm.entropy_coef={self.algorithm.entropy_coef} rewards an entropy, and that of policy.flow."
+                f"sampler={flow.sampler} is no choice of the policy: set it to 0, or policy.flow.sampler=flow_noise"
+            )

@@ -21,11 +21,42 @@ import dataclasses
 from pipeline import resources
 from pipeline.artifacts import Unit
 from pipeline.config import Config, Sft, Update
-from pipeline.sizes import TARGETS, Dimensions, Parameters, dimensions, parameters, sequence_length
+from pipeline.flow_sizes import flow_dimensions, flow_parameters, flow_stacks
+from pipeline.sizes import TARGETS, Parameters, Stack, dimensions, parameters, stacks
 
 GIB = 2**30
 ZERO_BUCKET = 1e9
 """Parameters that ZeRO-3 steps at a time."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """What of a policy takes memory.
+
+    Attributes:
+        count: its parameters.
+        stacks: its blocks that are trained.
+        largest: the blocks that a decision's forward pass is largest in.
+        beside: numbers that a sample's forward pass stores beside the blocks.
+    """
+
+    count: Parameters
+    stacks: list[Stack]
+    largest: Stack
+    beside: int = 0
+
+
+def measure(config: Config) -> Size:
+    """The size of a config's policy."""
+    if config.policy.name == "pi0":
+        flow = flow_dimensions(config)
+        whole = flow_stacks(dataclasses.replace(flow, train_expert_only=False))
+        return Size(flow_parameters(flow), flow_stacks(flow), whole[0])
+    size, lora = dimensions(config), config.policy.lora
+    count = parameters(size, lora.rank, tuple(lora.targets or TARGETS))
+    return Size(
+        count, stacks(size), stacks(size)[0], 2 * size.images * size.patches * (size.projector_width + size.hidden)
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,23 +98,20 @@ def estimate(config: Config) -> list[Memory]:
     Returns:
         The stages in their order.
     """
-    size, lora = dimensions(config), config.policy.lora
-    count = parameters(size, lora.rank, tuple(lora.targets or TARGETS))
+    size = measure(config)
     width = 2 if config.policy.precision == "bf16" else 4
-    acting = {name: _acting(config, size, count, width, name) for name in ("rollout", "evaluate")}
-    sft = _training(config, config.sft, size, count, "sft", config.sft.batch)
-    update = _training(config, config.update, size, count, "update", config.update.minibatch)
+    acting = {name: _acting(config, size, width, name) for name in ("rollout", "evaluate")}
+    sft = _training(config, config.sft, size, "sft", config.sft.batch)
+    update = _training(config, config.update, size, "update", config.update.minibatch)
     return [*([sft] if config.sft.steps else []), acting["rollout"], update, acting["evaluate"]]
 
 
-def _training(
-    config: Config, block: Sft | Update, size: Dimensions, count: Parameters, stage: str, batch: int
-) -> Memory:
+def _training(config: Config, block: Sft | Update, size: Size, stage: str, batch: int) -> Memory:
     ranks = resources.share(config, Unit(int(stage == "update"), stage)).processes
     zero, bf16 = config.deepspeed.zero_stage, config.policy.precision == "bf16"
     width = 2 if bf16 else 4
     samples = min(block.micro_batch or batch, -(-batch // ranks))
-    whole, trained = count.total, count.trained
+    whole, trained = size.count.total, size.count.trained
     stepped = trained / ranks
     parts = {
         "weights": whole * width / (ranks if zero == 3 else 1),
@@ -97,22 +125,20 @@ def _training(
     return Memory(stage, ranks, {part: value / GIB for part, value in parts.items()})
 
 
-def _acting(config: Config, size: Dimensions, count: Parameters, width: int, stage: str) -> Memory:
+def _acting(config: Config, size: Size, width: int, stage: str) -> Memory:
     """Without gradients one block at a time stores anything."""
     block = getattr(config, stage)
     batch = -(-block.num_envs // (config.rollout.pipeline_stage_num if stage == "rollout" else 1))
-    seen = batch * sequence_length(size) * (6 * size.hidden + 2 * size.mlp)
-    return Memory(stage, 1, {"weights": count.total * width / GIB, "activations": seen * width / GIB})
+    largest = size.largest
+    seen = batch * largest.tokens * (6 * largest.width + 2 * largest.inside // 3)
+    return Memory(stage, 1, {"weights": size.count.total * width / GIB, "activations": seen * width / GIB})
 
 
-def _stored(size: Dimensions, recompute: str) -> int:
+def _stored(size: Size, recompute: str) -> int:
     """Numbers a sample's forward pass stores for its backward pass; of what is recomputed one block's at a time."""
-    stacks = [(size.layers, sequence_length(size), size.hidden, 3 * size.mlp)]
-    for tower in (size.dino, size.siglip):
-        prefix = 1 + tower.registers if tower.registers else 0
-        stacks.append((tower.depth - 1, size.images * (size.patches + prefix), tower.width, 2 * tower.mlp))
-    stored = 2 * size.images * size.patches * (size.projector_width + size.hidden)
-    for blocks, tokens, width, inside in stacks:
+    stored = size.beside
+    for stack in size.stacks:
+        width, inside = stack.width, stack.inside
         kept = {"none": 8 * width + inside, "mlp": 8 * width, "block": width}[recompute]
-        stored += tokens * (blocks * kept + (8 * width + inside - kept))
+        stored += stack.tokens * (stack.blocks * kept + (8 * width + inside - kept))
     return stored

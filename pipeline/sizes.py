@@ -1,4 +1,4 @@
-"""How large a policy is, from the config alone: its dimensions, its matrices and its parameters."""
+"""How large an OpenVLA-OFT policy is, from the config alone: its dimensions, its matrices and its parameters."""
 
 from __future__ import annotations
 
@@ -109,6 +109,16 @@ class Parameters:
     trained: int
 
 
+@dataclasses.dataclass(frozen=True)
+class Stack:
+    """Blocks in a row: how many, and of each the tokens of a decision, its width and the numbers a token has inside."""
+
+    blocks: int
+    tokens: int
+    width: int
+    inside: int
+
+
 def dimensions(config: Config) -> Dimensions:
     """The policy's dimensions: the preset's, which a checkpoint is taken to be of, with what the config changes."""
     base = PRESETS[config.policy.preset]
@@ -147,6 +157,15 @@ def parameters(size: Dimensions, rank: int = 0, targets: tuple[str, ...] = TARGE
 def sequence_length(size: Dimensions) -> int:
     """Tokens that the language model sees of a decision."""
     return size.images * size.patches + PROMPT + size.positions
+
+
+def stacks(size: Dimensions) -> list[Stack]:
+    """The blocks of the language model and of the towers."""
+    found = [Stack(size.layers, sequence_length(size), size.hidden, 3 * size.mlp)]
+    for tower in (size.dino, size.siglip):
+        prefix = 1 + tower.registers if tower.registers else 0
+        found.append(Stack(tower.depth - 1, size.images * (size.patches + prefix), tower.width, 2 * tower.mlp))
+    return found
 
 
 def _matrices(size: Dimensions) -> Iterator[Matrix]:

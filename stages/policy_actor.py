@@ -45,7 +45,7 @@ class PolicyActor:
             decision = self._policy.act(self._observation(seen, planned), self._noise(planned), self._temperature)
             decided = {
                 "actions": decision.actions.cpu().numpy(),
-                "tokens": decision.taken.cpu().numpy().astype(np.int16),
+                **{name: stored(taken) for name, taken in decision.taken.items()},
                 "log_probs": decision.log_probs.cpu().numpy(),
                 "values": decision.values.cpu().numpy(),
             }
@@ -69,6 +69,12 @@ class PolicyActor:
         )
         instructions = [self._instructions[each.task] for each in planned]
         return policies.Observation.from_arrays(head, wrist, proprio, instructions).to(self._policy.device)
+
+
+def stored(taken: torch.Tensor) -> np.ndarray:
+    """What was taken as a shard takes it: whole numbers as int16."""
+    array = taken.cpu().numpy()
+    return array if array.dtype == np.float32 else array.astype(np.int16)
 
 
 def together(rows: Sequence[np.ndarray]) -> np.ndarray:

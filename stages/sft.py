@@ -15,16 +15,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.artifacts import Unit
 from pipeline.config import Config
+from stages.demonstrations import gather
 from stages.door import run_ranked_stage
 from stages.policies import interface as policies
-from stages.policies.interface import Observation, Policy
+from stages.policies.interface import Policy
 from stages.policies.statistics import Statistics
+from stages.seeing import observer
 from stages.training.engine import Engine
 from stages.training.optimizers import warmup_cosine
 from stages.training.ranks import Rank
-from stages.trajectories import Trajectories, concatenate, read
+from stages.trajectories import Trajectories
 from stages.unit import Work, stream
 
 LOG_EVERY = 20
@@ -48,12 +49,9 @@ def sft(work: Work, rank: Rank, device: torch.device) -> None:
     """Train on the demonstrations and write the policy."""
     config, stage = work.config, work.config.sft
     with work.phases("load"):
-        shards = [work.require(Unit(0, "demonstrate", s)) for s in range(config.demonstrate.shards)]
-        demonstrations = concatenate([read(path) for path in shards])
+        demonstrations = gather(work)
         policy = warm(config, demonstrations)
-        head, wrist = demonstrations.load_images()
-        instructions = demonstrations.instructions_of(np.arange(len(demonstrations)))
-        seen = Observation.from_arrays(head, wrist, demonstrations.proprio, instructions)
+        see = observer(demonstrations)
         actions, valid = torch.from_numpy(demonstrations.actions), torch.from_numpy(demonstrations.valid)
     with work.phases("initialise"):
         engine = Engine(
@@ -70,23 +68,25 @@ def sft(work: Work, rank: Rank, device: torch.device) -> None:
         for step, rows in enumerate(batches(config, usable)):
             scale = warmup_cosine(step, warmup=stage.warmup_steps, total=stage.steps, final=stage.final_lr)
             engine.set_lr(scale)
-            part = rows[rank.index :: rank.size]
+            drawn = policy.draw_imitation_noise(work.stream("sft noise", step), len(rows))
+            part = np.arange(rank.index, len(rows), rank.size)  # of the batch, whose noise no number of ranks changes
             pieces = np.array_split(part, -(-len(part) // (stage.micro_batch or len(part))))
             for piece in pieces:
+                chosen = rows[piece]
                 imitation = engine(
                     "imitation_loss",
-                    seen[piece].to(device),
-                    actions[piece].to(device),
-                    valid[piece].to(device),
+                    see(chosen).to(device),
+                    actions[chosen].to(device),
+                    valid[chosen].to(device),
                     stage.label_sigma,
+                    None if drawn is None else torch.from_numpy(drawn[piece]).to(device),
                 )
                 engine.backward(imitation.loss * (len(piece) / len(part)), last=piece is pieces[-1])
             norm = engine.step()
             if rank.first and (step % LOG_EVERY == 0 or step == stage.steps - 1):
                 metrics = {
                     "actor/loss": float(imitation.loss.detach()),
-                    "actor/token_accuracy": float(imitation.token_accuracy),
-                    "actor/action_error": float(imitation.action_error),
+                    **{f"actor/{name}": float(value) for name, value in imitation.metrics.items()},
                     "actor/grad_norm": norm,
                     "actor/lr": engine.lr,
                 }
@@ -113,7 +113,9 @@ def warm(config: Config, demonstrations: Trajectories) -> Policy:
     sizes = {"proprio_dim": len(measured.proprio.mask)}
     if chosen.checkpoint is not None:
         return checkpoint(config, sizes, measured)
-    options = {"preset": chosen.preset, "image_size": demonstrations.spec.image_size[0], **sizes, **described(config)}
+    if chosen.name == "openvla_oft":  # which refuses images of another size than its own
+        sizes["image_size"] = demonstrations.spec.image_size[0]
+    options = {"preset": chosen.preset, **sizes, **described(config)}
     return policies.make(chosen.name, {"precision": chosen.precision} | options, measured, config.seed)
 
 
@@ -126,7 +128,12 @@ def checkpoint(config: Config, sizes: dict[str, Any], measured: Statistics | Non
     statistics = measured if chosen.statistics == "demonstrations" else chosen.statistics
     assert chosen.checkpoint is not None, "the config's own checks see to it"
     return policies.load(
-        chosen.checkpoint, precision=chosen.precision, options=options, statistics=statistics, seed=config.seed
+        chosen.checkpoint,
+        precision=chosen.precision,
+        options=options,
+        statistics=statistics,
+        seed=config.seed,
+        name=chosen.name,
     )
 
 
@@ -134,14 +141,19 @@ def described(config: Config) -> dict[str, Any]:
     """Fields of the policy's own config that the run's config sets."""
     chosen = config.policy
     options = {"chunk": chosen.chunk, "action_dim": chosen.action_dim, **chosen.options}
+    if chosen.name == "pi0":
+        options |= chosen.flow.options()
     return options | (
         {"lora": chosen.lora.model_dump(exclude={"adapter"}, exclude_none=True)} if chosen.lora.rank else {}
     )
 
 
 def grippers(action_dim: int) -> tuple[int, ...]:
-    """Indices of the gripper numbers, the last of every arm's seven; they are in [-1, 1] already."""
-    return tuple(range(6, action_dim, 7))
+    """Indices of the gripper numbers, which are in [-1, 1] already: the last of every arm's seven.
+
+    The R1 Pro's 23 are a base's 3, a trunk's 4, and twice an arm's 7 with its gripper.
+    """
+    return (14, 22) if action_dim == 23 else tuple(range(6, action_dim, 7))
 
 
 def batches(config: Config, usable: np.ndarray) -> list[np.ndarray]:

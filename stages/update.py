@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import sys
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor
 from pipeline.artifacts import Unit
 from pipeline.config import Algorithm, Config
 from pipeline.errors import UserError
+from stages import schedule
 from stages.door import run_ranked_stage
 from stages.objectives.advantages import normalise
 from stages.objectives.episodes import Episodes, episode_gae, episode_grpo
@@ -26,9 +28,11 @@ from stages.objectives.losses import actor_loss, critic_loss, decoupled_actor_lo
 from stages.objectives.reductions import masked_mean
 from stages.policies import interface as policies
 from stages.policies.interface import Observation, Policy
+from stages.seeing import observe
 from stages.training.engine import Engine
 from stages.training.ranks import Rank, mean_over_ranks
 from stages.trajectories import Trajectories, concatenate, read
+from stages.trajectories.storage import REMEDY
 from stages.unit import Work, stream
 
 
@@ -45,6 +49,7 @@ def update(work: Work, rank: Rank, device: torch.device) -> None:
             shards = [work.require(Unit(epoch, "rollout", s)) for s in range(config.rollout.shards)]
             rollouts = concatenate([read(path) for path in shards])
         policy = policies.load(work.policy(epoch - 1), device, config.policy.precision)
+        refuse_foreign(rollouts, policy)
         reference = policies.load(work.policy(0), device, config.policy.precision) if config.algorithm.kl_coef else None
     with work.phases("advantages"):
         mine = np.arange(rank.index, len(rollouts), rank.size)
@@ -69,8 +74,9 @@ def update(work: Work, rank: Rank, device: torch.device) -> None:
             engine.load(work.require(Unit(epoch - 1, "update"), "engine"))
         policy_share = 0.0 if value_only else min(1.0, epoch / (stage.lr_warmup_epochs + 1))
         engine.set_lr(policy_share, value=1.0)
-        proximal = log_probs_of(engine, seen, targets, config) if config.rollout.staleness else None
-        anchors = log_probs_of(reference, seen, targets, config) if reference is not None else None
+        proximal = log_probs_of(engine, seen, targets, work) if config.rollout.staleness else None
+        anchors = log_probs_of(reference, seen, targets, work) if reference is not None else None
+    temperature = schedule.temperature(config, epoch)
     logged: list[dict[str, float]] = []
     with work.phases("train"):
         minibatches = plan_minibatches(config, epoch, rank, len(mine), len(rollouts))
@@ -78,7 +84,7 @@ def update(work: Work, rank: Rank, device: torch.device) -> None:
             pieces = np.array_split(rows, -(-len(rows) // (stage.micro_batch or len(rows))))
             for piece in pieces:
                 part = targets[piece]
-                evaluation = engine("evaluate_actions", seen[piece], part.taken, temperature=config.rollout.temperature)
+                evaluation = engine("evaluate_actions", seen[piece], part.taken, temperature=temperature)
                 loss, metrics = losses(
                     config.algorithm,
                     part,
@@ -110,7 +116,7 @@ class Targets:
     """What the objective needs to know of decisions, D of them.
 
     Attributes:
-        taken: tokens [D, K, A].
+        taken: what the policy judges again, [D, ...] by name; see `Decision.taken`.
         log_probs: of the policy that acted, [D, K, A].
         values: of the policy that acted, [D].
         advantages: [D].
@@ -118,7 +124,7 @@ class Targets:
         mask: bool [D, K], steps that count.
     """
 
-    taken: Tensor
+    taken: dict[str, Tensor]
     log_probs: Tensor
     values: Tensor
     advantages: Tensor
@@ -128,17 +134,35 @@ class Targets:
     def __getitem__(self, rows: np.ndarray) -> Targets:
         """Some decisions."""
         index = torch.from_numpy(rows).to(self.values.device)
-        return Targets(*(getattr(self, field.name)[index] for field in dataclasses.fields(self)))
+        return self._each(lambda part: part[index])
 
     def to(self, device: torch.device) -> Targets:
         """The same decisions on another device."""
-        return Targets(*(getattr(self, field.name).to(device) for field in dataclasses.fields(self)))
+        return self._each(lambda part: part.to(device))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Targets:
+        taken = {name: change(part) for name, part in self.taken.items()}
+        others = (getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "taken")
+        return Targets(taken, *map(change, others))
 
 
-def observe(rollouts: Trajectories, decisions: np.ndarray) -> Observation:
-    """What was seen at some decisions; their images are read from the shards."""
-    head, wrist = rollouts.images(decisions)
-    return Observation.from_arrays(head, wrist, rollouts.proprio[decisions], rollouts.instructions_of(decisions))
+def refuse_foreign(rollouts: Trajectories, policy: Policy) -> None:
+    """Refuse shards of another kind of policy than the one to train."""
+    made, trained = rollouts.spec.chain_shape, policy.chain_shape
+    if made != trained or rollouts.spec.kind == "demonstration":
+        raise UserError(
+            f"{rollouts.stored_images[0].path} is a shard of kind {rollouts.spec.kind!r}{_chains(made)}, which "
+            f"{policy.name} cannot judge: it takes {'chain' if trained else 'tokens'!r}{_chains(trained)}; {REMEDY}"
+        )
+
+
+def _chains(shape: tuple[int, int, int] | None) -> str:
+    return f" of {list(shape)}" if shape else ""
+
+
+def as_taken(array: np.ndarray) -> Tensor:
+    """What a shard holds as the policy takes it: whole numbers as int64."""
+    return torch.from_numpy(array if array.dtype == np.float32 else array.astype(np.int64))
 
 
 def prepare(algorithm: Algorithm, rollouts: Trajectories) -> Targets:
@@ -152,15 +176,16 @@ def prepare(algorithm: Algorithm, rollouts: Trajectories) -> Targets:
         The epoch's decisions.
 
     Raises:
-        UserError: the shards hold no tokens, or nothing in them tells better from worse.
+        UserError: nothing in the shards tells better from worse.
     """
-    if rollouts.tokens is None or rollouts.log_probs is None or rollouts.values is None:
-        raise UserError("the rollout shards hold no action tokens: they were not made by a policy over tokens")
+    assert rollouts.log_probs is not None, "these are no demonstrations: see refuse_foreign"
+    assert rollouts.values is not None, "these are no demonstrations: see refuse_foreign"
     rewards, executed = torch.from_numpy(rollouts.rewards), torch.from_numpy(rollouts.executed)
     values = torch.from_numpy(rollouts.values)
     ends = rollouts.episodes
+    beyond = ends.bootstrap_value if algorithm.time_limit == "bootstrap" else np.zeros_like(ends.bootstrap_value)
     episodes = Episodes(
-        *(torch.from_numpy(a) for a in (ends.start, ends.length, ends.terminated, ends.truncated, ends.bootstrap_value))
+        *(torch.from_numpy(part) for part in (ends.start, ends.length, ends.terminated, ends.truncated, beyond))
     )
     mask = executed
     if algorithm.name == "ppo":
@@ -176,7 +201,7 @@ def prepare(algorithm: Algorithm, rollouts: Trajectories) -> Targets:
         returns = torch.zeros_like(values)
         mask = executed & kept[:, None]
     return Targets(
-        torch.from_numpy(rollouts.tokens.astype(np.int64)),
+        {name: as_taken(array) for name, array in rollouts.taken.items()},
         torch.from_numpy(rollouts.log_probs),
         values,
         advantages,
@@ -206,7 +231,7 @@ def losses(
     Returns:
         The loss, and metrics by the mission's names.
     """
-    new, old, entropy = (x[..., steered] for x in (evaluation.log_probs, part.log_probs, evaluation.entropy))
+    new, old = evaluation.log_probs[..., steered], part.log_probs[..., steered]
     clipped = functools.partial(
         actor_loss if proximal is None else decoupled_actor_loss,
         level=algorithm.log_prob_level,
@@ -216,8 +241,11 @@ def losses(
     )
     behaviour = (old,) if proximal is None else (old, proximal[..., steered])
     policy_loss, metrics = clipped(new, *behaviour, part.advantages, part.mask)
-    mean_entropy = masked_mean(entropy, part.mask)
-    loss = policy_loss - algorithm.entropy_coef * mean_entropy
+    loss = policy_loss
+    if evaluation.entropy is not None:
+        mean_entropy = masked_mean(evaluation.entropy[..., steered], part.mask)
+        loss = loss - algorithm.entropy_coef * mean_entropy
+        metrics["entropy"] = mean_entropy.detach()
     if anchors is not None:
         loss = loss + algorithm.kl_coef * masked_mean(kl_penalty(new, anchors[..., steered]), part.mask)
     if algorithm.name == "ppo":
@@ -232,16 +260,16 @@ def losses(
         metrics |= value_metrics
     else:  # the value head takes no part, but ZeRO-3 would apply a stale gradient to parameters a step did not use
         loss = loss + 0.0 * evaluation.values.sum()
-    metrics |= {"loss": loss.detach(), "entropy": mean_entropy.detach()}
+    metrics["loss"] = loss.detach()
     return loss, {f"actor/{name}": value for name, value in metrics.items()}
 
 
 @torch.no_grad()
-def log_probs_of(policy: Policy | Engine, seen: Observation, targets: Targets, config: Config) -> Tensor:
+def log_probs_of(policy: Policy | Engine, seen: Observation, targets: Targets, work: Work) -> Tensor:
     """Log-probs [D, K, A] that a policy, or the one in training, gives to the actions taken."""
-    size = config.update.micro_batch or config.update.minibatch
+    size = work.config.update.micro_batch or work.config.update.minibatch
     parts = np.split(np.arange(len(seen)), range(size, len(seen), size))
-    temperature = config.rollout.temperature
+    temperature = schedule.temperature(work.config, work.unit.epoch)
     return torch.cat(
         [policy("evaluate_actions", seen[rows], targets[rows].taken, temperature).log_probs for rows in parts]
     )

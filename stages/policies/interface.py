@@ -28,6 +28,8 @@ Precision = Literal["fp32", "mixed", "bf16"]
 
 PUBLISHED = {"openvla": "openvla_oft"}
 """`model_type` of published policies -> the package that reads them."""
+OPENPI = "action_horizon"
+"""A key of openpi's config.json, which has no `model_type`."""
 
 
 class PolicyConfigError(UserError):
@@ -104,19 +106,25 @@ class Observation:
         return Observation(head, wrist, proprio, self.instructions)
 
 
+Taken = Mapping[str, Tensor]
+"""Name -> [B, ...]: see `Decision.taken`."""
+
+
 class Decision(NamedTuple):
     """What a policy decided.
 
     Attributes:
-        actions: float32 [B, K, A], un-normalised, within the environment's [-1, 1].
-        taken: what `evaluate_actions` needs to find the same chunk again: int64 tokens [B, K, A] in [0, 256) for a
-            policy over tokens, a float32 chain for a flow policy.
+        actions: float32 [B, K, A], un-normalised, within the environment's [-1, 1] or, where demonstrations went beyond
+            it, within theirs.
+        taken: what `evaluate_actions` needs to find the same chunk again, by the names a shard stores it under. Of a
+            policy over tokens: `tokens`, int64 [B, K, A] in [0, 256). Of a flow policy: `chain`, float32 [B, S, H, D],
+            the noisy actions that its log-probs are of, and `step`, int64 [B], the denoising step that was drawn.
         log_probs: float32 [B, K, A], at the temperature asked for.
         values: float32 [B]; [B, K] of a policy that gives each action of a chunk a value.
     """
 
     actions: Tensor
-    taken: Tensor
+    taken: Taken
     log_probs: Tensor
     values: Tensor
 
@@ -126,12 +134,12 @@ class Evaluation(NamedTuple):
 
     Attributes:
         log_probs: float32 [B, K, A].
-        entropy: float32 [B, K, A].
+        entropy: float32 [B, K, A]; None of a policy whose weights do not decide how widely it draws.
         values: float32 [B] or [B, K], as the decision's.
     """
 
     log_probs: Tensor
-    entropy: Tensor
+    entropy: Tensor | None
     values: Tensor
 
 
@@ -140,13 +148,12 @@ class Imitation(NamedTuple):
 
     Attributes:
         loss: float32 [], with gradient.
-        token_accuracy: float32 [], share of action numbers whose most likely token is the demonstrated one.
-        action_error: float32 [], mean absolute error of the greedy action, in the environment's units.
+        metrics: name -> float32 [], without gradient: `action_error`, the mean absolute error of the actions in the
+            environment's units, and what else the policy can tell.
     """
 
     loss: Tensor
-    token_accuracy: Tensor
-    action_error: Tensor
+    metrics: Mapping[str, Tensor]
 
 
 class Policy(nn.Module, abc.ABC):
@@ -160,12 +167,15 @@ class Policy(nn.Module, abc.ABC):
         chunk: K.
         action_dim: A.
         precision: what it computes in.
+        chain_shape: (S, H, D) of a flow policy: S noisy actions, N + 1 where all N denoising steps draw and 2, before
+            and after, where one does, over a horizon of H >= K steps of D >= A numbers. None of a policy over tokens.
     """
 
     name: ClassVar[str]
     chunk: int
     action_dim: int
     precision: Precision
+    chain_shape: tuple[int, int, int] | None = None
     statistics: Statistics
 
     @property
@@ -197,8 +207,21 @@ class Policy(nn.Module, abc.ABC):
             coherent: one number a dimension, shared by the chunk's steps, so that a chunk explores in one direction.
 
         Returns:
-            float32 [K, A], to be stacked into `act`'s noise.
+            float32, of a shape that is the policy's own and always the same, to be stacked into `act`'s noise; [K, A]
+            of a policy over tokens.
         """
+
+    def draw_imitation_noise(self, rng: np.random.Generator, decisions: int) -> np.ndarray | None:
+        """Draw the randomness of `imitation_loss`; rows are drawn in order, whoever gets them.
+
+        Args:
+            rng: the training step's generator.
+            decisions: B.
+
+        Returns:
+            float32 [B, ...] of the policy's own shape; None of a policy whose loss has none.
+        """
+        return None
 
     @abc.abstractmethod
     def act(self, observation: Observation, noise: Tensor | None = None, temperature: float = 1.0) -> Decision:
@@ -206,15 +229,16 @@ class Policy(nn.Module, abc.ABC):
 
         Args:
             observation: B decisions.
-            noise: [B, K, A], rows from `draw_noise`; None takes the most likely actions.
-            temperature: divides the logits; log-probs are those of the distribution sampled from.
+            noise: [B, ...], rows from `draw_noise`; None takes the most likely actions.
+            temperature: how widely actions are drawn: it divides the logits of a policy over tokens, and multiplies the
+                noise level of a flow policy. Log-probs are those of the distribution sampled from.
 
         Returns:
             The decision.
         """
 
     @abc.abstractmethod
-    def evaluate_actions(self, observation: Observation, taken: Tensor, temperature: float = 1.0) -> Evaluation:
+    def evaluate_actions(self, observation: Observation, taken: Taken, temperature: float = 1.0) -> Evaluation:
         """Judge chunks taken before, with gradients.
 
         Args:
@@ -228,7 +252,12 @@ class Policy(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def imitation_loss(
-        self, observation: Observation, actions: Tensor, mask: Tensor, label_sigma_bins: float = 0.0
+        self,
+        observation: Observation,
+        actions: Tensor,
+        mask: Tensor,
+        label_sigma_bins: float = 0.0,
+        noise: Tensor | None = None,
     ) -> Imitation:
         """Compare with demonstrated actions.
 
@@ -236,10 +265,12 @@ class Policy(nn.Module, abc.ABC):
             observation: B decisions.
             actions: float32 [B, K, A] in the environment's units.
             mask: bool [B, K], which of the steps count.
-            label_sigma_bins: width of the label around the demonstrated action, in token bins; 0 is a hard label.
+            label_sigma_bins: width of the label around the demonstrated action, in token bins; 0 is a hard label. A
+                flow policy has no bins and takes no notice.
+            noise: [B, ...], rows of `draw_imitation_noise`; None where that gives none.
 
         Returns:
-            The loss over the steps that count, and how near the greedy action is.
+            The loss over the steps that count, and how near the actions are.
         """
 
     @abc.abstractmethod
@@ -278,6 +309,7 @@ def load(
     options: Mapping[str, Any] | None = None,
     statistics: Statistics | str | None = None,
     seed: int | None = None,
+    name: str | None = None,
 ) -> Policy:
     """Load what `save` wrote, or a policy that someone published.
 
@@ -288,23 +320,38 @@ def load(
         options: fields of the policy's config that are to differ.
         statistics: to normalise by, or the name of a data set that the policy knows; None for the only one it knows.
         seed: draws parts that a policy to start from may lack, as its value head; None refuses a policy that lacks any.
+        name: of the policy that it must be, and that reads files without a config.json; None: what config.json says.
 
     Returns:
         The policy.
 
     Raises:
-        PolicyFileError: a file is missing or damaged, or a tensor is missing, unknown or of another shape.
+        PolicyFileError: a file is missing or damaged, a tensor is missing, unknown or of another shape, or the policy
+            is another than `name`.
     """
     path = Path(directory) / "config.json"
+    found = _family(path) or name
+    if found is None:
+        raise PolicyFileError(f"{path} is missing: is {directory} a saved policy?")
+    if name not in (None, found):
+        raise PolicyFileError(f"{directory} holds a policy of {found}, not of {name}: set policy.name={found}")
+    policy: Policy = _package(found).load(Path(directory), device, precision, options, statistics, seed)
+    return policy
+
+
+def _family(path: Path) -> str | None:
+    """The package that reads the policy of a config.json; None where there is no such file, as beside openpi's."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        name = record["baton"]["policy"] if "baton" in record else PUBLISHED[record["model_type"]]
+        if "action_horizon" in record and "baton" not in record:  # openpi's own converter names no model
+            return "pi0"
+        if "baton" in record:
+            return str(record["baton"]["policy"])
+        return "pi0" if OPENPI in record else PUBLISHED[record["model_type"]]
     except FileNotFoundError:
-        raise PolicyFileError(f"{path} is missing: is {directory} a saved policy?") from None
+        return None
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise PolicyFileError(f"{path} is damaged ({error!r}): take the policy from its artifact again") from None
-    policy: Policy = _package(name).load(Path(directory), device, precision, options, statistics, seed)
-    return policy
 
 
 def nearest(word: str, known: Sequence[str]) -> str:
@@ -316,5 +363,5 @@ def nearest(word: str, known: Sequence[str]) -> str:
 def _package(name: str) -> Any:
     package = f"stages.policies.{name}"
     if not isinstance(name, str) or not name.isidentifier() or importlib.util.find_spec(package) is None:
-        raise PolicyConfigError(f"no policy is called {name!r}: openvla_oft is there")
+        raise PolicyConfigError(f"no policy is called {name!r}: openvla_oft and pi0 are there")
     return importlib.import_module(package)

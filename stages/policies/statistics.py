@@ -107,16 +107,16 @@ class Moments:
         """Read one vector's record; without a mask everything is normalised, absent moments are taken as unknown (nan).
 
         Args:
-            record: of the file; `q01` and `q99`, or `min` and `max`, must be there.
+            record: of the file; `q01` and `q99`, `min` and `max`, or `mean` and `std` must be there.
 
         Returns:
             The moments.
 
         Raises:
-            KeyError: neither pair of bounds is there.
+            KeyError: none of these pairs is there.
             ValueError: the lists differ in length.
         """
-        width = len(record["q01"] if "q01" in record else record["min"])
+        width = len(record[next((name for name in ("q01", "min") if name in record), "mean")])
         unknown = [float("nan")] * width
 
         def column(name: str) -> np.ndarray:
@@ -238,11 +238,24 @@ def read_statistics(directory: Path, needed: bool = True) -> dict[str, Any]:
         PolicyFileError: the file is missing or damaged.
     """
     path = directory / FILE_NAME
+    return read_record(path) if needed or path.is_file() else {}
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Read one of a policy's JSON files.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The mapping it holds.
+
+    Raises:
+        PolicyFileError: the file is missing or damaged.
+    """
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        if not needed:
-            return {}
         raise PolicyFileError(f"{path} is missing: {REMEDY}") from None
     except ValueError as error:
         raise PolicyFileError(f"{path} is damaged ({error!r}): {REMEDY}") from None

@@ -71,6 +71,8 @@ def check_decisions(arrays: Mapping[str, np.ndarray], spec: ShardSpec) -> None:
     _refuse(~executed[:, :1], "executed", "is a decision of which no action was executed")
     _refuse(executed[:, 1:] & ~executed[:, :-1], "executed", "executes an action behind one that was not")
     _refuse((arrays["rewards"] != 0) & ~executed, "rewards", "rewards an action that was not executed")
+    if spec.chain_shape is not None:
+        _refuse(arrays["step"] < 0, "actions/step", "is not a denoising step")
 
 
 def check_episodes(episodes: Mapping[str, np.ndarray], rewards: np.ndarray, attributes: ShardAttributes) -> None:

@@ -4,7 +4,7 @@ A shard is a zarr v3 group of whole episodes, flat over the decisions of all of 
 every name, type and shape from `ShardSpec.decision_arrays` and `EPISODE_ARRAYS`.
 
 Shapes: D decisions, E episodes, T decisions of one episode, K actions a chunk, A action numbers, P proprioception
-numbers, H x W camera pixels, N steps of a flow policy over A' numbers.
+numbers, H x W camera pixels, N denoising steps of a flow policy over a horizon of H' >= K actions of A' >= A numbers.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ CHUNK_BYTES = 1024 * 1024
 NO_GROUP = -1
 IMAGES = ("head", "wrist")
 Kind = Literal["tokens", "chain", "demonstration"]
+TAKEN: dict[Kind, tuple[str, ...]] = {"tokens": ("tokens",), "chain": ("chain", "step"), "demonstration": ()}
+"""What is kept of a decision so that its policy can judge it again: the names of a policy's `Decision.taken`."""
 SPLITS = (split_of(0), split_of(HELD_OUT))
 
 
@@ -82,7 +84,8 @@ class ShardSpec:
         proprio_dim: P.
         chunk: K.
         action_dim: A.
-        chain_shape: (N + 1, A') of a flow policy, None for the others.
+        chain_shape: (N + 1, H', A') of a flow policy that draws at all of its N steps, (2, H', A') of one that draws
+            at one; None for the others.
         entropies: whether the entropy of every token is stored, to mask by it.
     """
 
@@ -91,7 +94,7 @@ class ShardSpec:
     proprio_dim: int
     chunk: int
     action_dim: int
-    chain_shape: tuple[int, int] | None = None
+    chain_shape: tuple[int, int, int] | None = None
     entropies: bool = False
 
     def __post_init__(self) -> None:
@@ -105,6 +108,13 @@ class ShardSpec:
         sizes = (*self.image_size, self.proprio_dim, self.chunk, self.action_dim, *(self.chain_shape or ()))
         if min(sizes) < 1:
             raise ValueError(f"sizes must be at least 1: {self}")
+        if self.chain_shape is not None and (
+            self.chain_shape[0] < 2 or self.chain_shape[1] < self.chunk or self.chain_shape[2] < self.action_dim
+        ):
+            raise ValueError(
+                f"chain_shape is {self.chain_shape}: it must be (2 or more, chunk={self.chunk} or more, "
+                f"action_dim={self.action_dim} or more)"
+            )
 
     def decision_arrays(self) -> dict[str, ArrayLayout]:
         """The arrays with one row a decision.
@@ -126,8 +136,8 @@ class ShardSpec:
         if self.chain_shape is None:
             arrays["tokens"] = ArrayLayout("actions/tokens", "int16", number)
         else:
-            steps, width = self.chain_shape
-            arrays["chain"] = ArrayLayout("actions/chain", "float32", (steps, self.chunk, width), streamed=True)
+            arrays["chain"] = ArrayLayout("actions/chain", "float32", self.chain_shape, streamed=True)
+            arrays["step"] = ArrayLayout("actions/step", "int16")
         arrays["log_probs"] = ArrayLayout("log_probs", "float32", number)
         arrays["values"] = ArrayLayout("values", "float32")
         if self.entropies:
@@ -213,7 +223,9 @@ class EpisodeRecord:
         rewards: float32 [T, K], zero where not executed.
         executed: bool [T, K]; a chunk is executed from its first action up to some action.
         tokens: int16 [T, K, A].
-        chain: float32 [T, N + 1, K, A'].
+        chain: float32 [T, N + 1, H', A'], the noisy actions from pure noise to those taken, or [T, 2, H', A'], those
+            before and after the step that was drawn.
+        step: int16 [T], the denoising step of the chain that was drawn; 0 where all of them were.
         log_probs: float32 [T, K, A].
         values: float32 [T]; zeros without a critic.
         entropies: float32 [T, K, A].
@@ -235,6 +247,7 @@ class EpisodeRecord:
     bootstrap_value: float = 0.0
     tokens: np.ndarray | None = None
     chain: np.ndarray | None = None
+    step: np.ndarray | None = None
     log_probs: np.ndarray | None = None
     values: np.ndarray | None = None
     entropies: np.ndarray | None = None

@@ -20,6 +20,7 @@ from stages.trajectories.schema import (
     DECISIONS_PER_FILE,
     EPISODE_ARRAYS,
     IMAGES,
+    TAKEN,
     InconsistentEpisode,
     ShardAttributes,
     ShardSpec,
@@ -118,7 +119,8 @@ class Trajectories:
         rewards: float32 [D, K], zero where not executed.
         executed: bool [D, K].
         tokens: int16 [D, K, A].
-        chain: float32 [D, N + 1, K, A'].
+        chain: float32 [D, N + 1, H', A'].
+        step: int16 [D].
         log_probs: float32 [D, K, A].
         values: float32 [D].
         entropies: float32 [D, K, A].
@@ -137,6 +139,7 @@ class Trajectories:
     executed: np.ndarray
     tokens: np.ndarray | None = None
     chain: np.ndarray | None = None
+    step: np.ndarray | None = None
     log_probs: np.ndarray | None = None
     values: np.ndarray | None = None
     entropies: np.ndarray | None = None
@@ -162,6 +165,11 @@ class Trajectories:
     def valid(self) -> np.ndarray:
         """Flags [D, K] of the actions to learn from: executed and, in a demonstration, clean."""
         return self.executed if self.clean is None else self.executed & self.clean
+
+    @property
+    def taken(self) -> dict[str, np.ndarray]:
+        """What a policy needs to judge the decisions again, [D, ...] by name; nothing of demonstrations."""
+        return {field: getattr(self, field) for field in TAKEN[self.spec.kind]}
 
     def instructions_of(self, decisions: np.ndarray | Sequence[int]) -> list[str]:
         """The sentences the policy was given.

@@ -20,8 +20,6 @@ dense bf16 peak.
 from __future__ import annotations
 
 import argparse
-import gc
-import statistics
 import sys
 import tempfile
 import time
@@ -45,6 +43,7 @@ from stages.policies.statistics import Statistics
 from stages.training import ranks
 from stages.training.engine import Engine
 from tests.benchmarks.openvla_oft_reference import Reference
+from tests.benchmarks.timing import alternate, machine, peak, release
 
 PEAK = 989e12
 INSTRUCTION = "put the red mug that is open onto shelf"
@@ -139,7 +138,7 @@ def our_step(arguments: argparse.Namespace, recompute: str, batch: int) -> Calla
     seen, taken = observe(policy.config, batch), drawn(policy.config, batch)
 
     def step() -> None:
-        loss_of(*policy("evaluate_actions", seen, taken)).backward()
+        loss_of(*policy("evaluate_actions", seen, {"tokens": taken})).backward()
         policy.zero_grad()
 
     return step
@@ -205,7 +204,7 @@ def step_seconds(
 
     def step() -> None:
         for micro in range(arguments.micros):
-            loss = loss_of(*engine("evaluate_actions", seen, taken)) / arguments.micros
+            loss = loss_of(*engine("evaluate_actions", seen, {"tokens": taken})) / arguments.micros
             engine.backward(loss, last=micro == arguments.micros - 1)
         engine.step()
 
@@ -321,26 +320,11 @@ def difference(ours: OpenVLAOFT, reference: Reference) -> float:
     pixels, ids = pixels.to(weight.device, weight.dtype), ids.to(weight.device)
     wanted = taken.flatten(1).to(weight.device) + ours.config.vocab_size - 256
     theirs = reference.evaluate(pixels, ids, wanted)[0]
-    return float((ours.evaluate_actions(seen, taken).log_probs.flatten(1) - theirs).abs().max())
+    return float((ours.evaluate_actions(seen, {"tokens": taken}).log_probs.flatten(1) - theirs).abs().max())
 
 
 # ----------------------------------------------------------------------------------------------------------------------
 # How it is measured
-
-
-def alternate(calls: list[Callable[[], object]], repeats: int) -> list[float]:
-    """Median seconds of each call, taken in turn, after calls that do not count."""
-    for call in calls * 3:
-        call()
-    taken: list[list[float]] = [[] for _ in calls]
-    for _ in range(repeats):
-        for times, call in zip(taken, calls, strict=True):
-            synchronise()
-            begun = time.perf_counter()
-            call()
-            synchronise()
-            times.append(time.perf_counter() - begun)
-    return [statistics.median(times) for times in taken]
 
 
 def forward_flops(config: OpenVLAOFTConfig, prompt: int = 36) -> float:
@@ -365,28 +349,6 @@ def lora_flops(config: OpenVLAOFTConfig, weights: str, rank: int = 32) -> float:
         return 0.0
     length, hidden, mlp = config.images * config.patches + 36 + config.positions, config.hidden, config.mlp
     return 3 * 2 * length * rank * config.layers * (4 * 2 * hidden + 3 * (hidden + mlp))
-
-
-def synchronise() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
-def release() -> None:
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-
-
-def peak() -> float:
-    return torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else float("nan")
-
-
-def machine() -> str:
-    if not torch.cuda.is_available():
-        return f"CPU, {torch.get_num_threads()} threads"
-    return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pipeline.compose import compose
 from pipeline.config import Config
 from pipeline.dry_run import dry_run
-from pipeline.memory import Memory, estimate
+from pipeline.memory import Memory, estimate, measure
 from pipeline.resolve import resolve
 from pipeline.sizes import PRESETS, parameters
 
@@ -45,6 +45,42 @@ def test_parameters_are_those_of_the_real_policy(tmp_path, preset, changes):
     counted = parameters(size, config.lora.rank, config.lora.targets)
     assert counted.total == sum(parameter.numel() for parameter in policy.parameters())
     assert counted.trained == sum(p.numel() for p in policy.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize("preset", ["tiny", "small", "base"])
+@pytest.mark.parametrize(
+    "flow",
+    [
+        {},
+        {"version": "pi05"},
+        {"train_expert_only": True, "sampler": "flow_noise"},
+        {"value_position": "vlm", "horizon": 20},
+    ],
+)
+def test_parameters_are_those_of_the_real_flow_policy(preset, flow):
+    from stages.policies.pi0 import checkpoint
+    from stages.policies.pi0.config import Pi0Config
+    from stages.policies.pi0.prompt import DIRECTORY
+    from stages.policies.statistics import Statistics
+
+    config = Config.model_validate({"name": "run", "policy": {"name": "pi0", "preset": preset, "flow": flow}})
+    rng = np.random.default_rng(0)
+    statistics = Statistics.of(rng.uniform(size=(9, 14)), rng.uniform(size=(9, 16)))
+    options = {"preset": preset, "chunk": 8, "action_dim": 14, "proprio_dim": 16, **config.policy.flow.options()}
+    policy = checkpoint.build(Pi0Config.from_options(options), statistics, DIRECTORY)
+    counted = measure(config).count
+    assert counted.total == sum(parameter.numel() for parameter in policy.parameters())
+    assert counted.trained == sum(p.numel() for p in policy.parameters() if p.requires_grad)
+
+
+def test_a_frozen_prefix_stores_nothing_and_every_drawing_step_an_experts_pass():
+    def activations(**flow: Any) -> float:
+        given = {"name": "pi0", "preset": "base", "precision": "bf16", "flow": flow}
+        return update_of(policy=given, deepspeed={"zero_stage": 1}).parts["activations"]
+
+    frozen, joint = activations(train_expert_only=True), activations(train_expert_only=True, joint_log_prob=True)
+    assert activations() > 10 * frozen
+    assert joint == pytest.approx(4 * frozen)
 
 
 def update_of(**blocks: dict[str, Any]) -> Memory:

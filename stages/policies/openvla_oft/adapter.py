@@ -10,10 +10,10 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
-from stages.policies.openvla_oft import weights
+from stages.policies import weights
 from stages.policies.openvla_oft.config import LoRAConfig
-from stages.policies.openvla_oft.weights import REMEDY, Stored
-from stages.policies.statistics import PolicyFileError
+from stages.policies.statistics import REMEDY, PolicyFileError, read_record
+from stages.policies.weights import Stored
 
 CONFIG, WEIGHTS, PREFIX = "adapter_config.json", "adapter_model.safetensors", "base_model.model."
 PLAIN = {
@@ -88,8 +88,8 @@ def read_config(directory: Path) -> LoRAConfig:
         PolicyFileError: the file is missing or damaged, or the adapter is more than low-rank additions.
     """
     path = directory / CONFIG
+    record = read_record(path)
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
         for key, plain in PLAIN.items():
             if record.get(key, plain) not in (plain, None, False) and record[key]:
                 raise PolicyFileError(f"{path}: {key}={record[key]!r} is not supported; only {plain!r} is")
@@ -100,7 +100,5 @@ def read_config(directory: Path) -> LoRAConfig:
             dropout=float(record.get("lora_dropout", 0.0)),
             targets=(targets,) if isinstance(targets, str) else tuple(sorted(targets)),
         )
-    except FileNotFoundError:
-        raise PolicyFileError(f"{path} is missing: {REMEDY}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise PolicyFileError(f"{path} is damaged ({error!r}): {REMEDY}") from None

@@ -20,15 +20,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from stages.policies import weights
 from stages.policies.interface import PolicyConfigError, Precision
-from stages.policies.openvla_oft import adapter, initial, published, weights
+from stages.policies.openvla_oft import adapter, initial, published, side_files
 from stages.policies.openvla_oft.config import LoRAConfig, OpenVLAOFTConfig
 from stages.policies.openvla_oft.lora import BASE, freeze, is_lora
 from stages.policies.openvla_oft.policy import OpenVLAOFT
 from stages.policies.openvla_oft.prompt import DIRECTORY
 from stages.policies.openvla_oft.published import CONFIG, PIXELS
-from stages.policies.openvla_oft.weights import REMEDY, Stored
-from stages.policies.statistics import PolicyFileError, Statistics, read_statistics
+from stages.policies.statistics import REMEDY, PolicyFileError, Statistics, read_record, read_statistics
+from stages.policies.weights import Stored
 
 BASE_FOLDER, BLOCK = "base", "baton"
 FRESH = ("value_head", "proprio_projector", "camera_embedding", "action_embedding", "action_head_tokens")
@@ -97,7 +98,7 @@ def load(
     Raises:
         PolicyFileError: a file is missing or damaged, or a tensor is missing, unknown or of another shape.
     """
-    record = _json(directory / CONFIG)
+    record = read_record(directory / CONFIG)
     base = directory / BASE_FOLDER if (directory / BASE_FOLDER).is_dir() else None
     folders = [directory] if base is None else [base, directory]
     stored: dict[str, Stored] = {}
@@ -119,7 +120,7 @@ def load(
         else:
             shapes = {name: one.shape for name, one in stored.items()} | _shapes(sides)
             action_dim = len(statistics.action.mask)
-            pixels = _json(directory / PIXELS)
+            pixels = read_record(directory / PIXELS)
             config = published.config_of(record, pixels, shapes, action_dim, changes, str(directory))
     except PolicyConfigError as error:
         raise PolicyFileError(f"{directory / CONFIG}: {error}") from None
@@ -152,7 +153,7 @@ def _fill(
     if spare.keys() & found.keys():
         expected |= spare
     lacking = {name for name in expected.keys() - found.keys() if incomplete and _may_lack(name)}
-    _compare(found, {name: shape for name, shape in expected.items() if name not in lacking}, place)
+    weights.compare(found, {name: shape for name, shape in expected.items() if name not in lacking}, place)
     names = [name for name in stored if name not in sides]
     placed: dict[str, Tensor] = {}
     for name, tensor in itertools.chain(sides.items(), weights.read(stored, names, device)):
@@ -187,42 +188,18 @@ def _shape(parts: list[Tensor]) -> tuple[int, ...]:
 
 def _side_tensors(directory: Path) -> dict[str, Tensor]:
     """The tensors of all side files, under the names that parameters have."""
-    if (noisy := weights.side_file(directory, "noisy_action_projector")) is not None:
+    if (noisy := side_files.find(directory, "noisy_action_projector")) is not None:
         raise PolicyFileError(
             f"{noisy}: Baton has no diffusion head; take a checkpoint with action tokens or an L1 head"
         )
     tensors: dict[str, Tensor] = {}
     for component in published.SIDE_FILES:
-        if (file := weights.side_file(directory, component)) is not None:
-            tensors |= {f"{component}.{name}": tensor for name, tensor in weights.read_side_file(file).items()}
-    if (file := weights.side_file(directory, "vision_backbone")) is not None:
-        film = published.from_film(weights.read_side_file(file))
+        if (file := side_files.find(directory, component)) is not None:
+            tensors |= {f"{component}.{name}": tensor for name, tensor in side_files.read(file).items()}
+    if (file := side_files.find(directory, "vision_backbone")) is not None:
+        film = published.from_film(side_files.read(file))
         tensors |= {f"vision_backbone.{name.removeprefix('vision_backbone.')}": tensor for name, tensor in film.items()}
     return tensors
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise PolicyFileError(f"{path} is missing: {REMEDY}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise PolicyFileError(f"{path} is damaged ({error!r}): {REMEDY}") from None
-    if not isinstance(record, dict):
-        raise PolicyFileError(f"{path} is damaged (it holds no mapping): {REMEDY}")
-    return record
-
-
-def _compare(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], place: str) -> None:
-    """Refuse tensors that are missing, unknown or of another shape, all in one line."""
-    missing, surplus = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
-    faults = [f"{name} is missing" for name in missing] + [f"{name} is unknown" for name in surplus]
-    for name in sorted(expected.keys() & found.keys()):
-        if found[name] != expected[name]:
-            faults.append(f"{name} has shape {found[name]}, expected {expected[name]}")
-    if faults:
-        shown = "; ".join(faults[:5]) + (f"; and {len(faults) - 5} more" if len(faults) > 5 else "")
-        raise PolicyFileError(f"{place} does not fit config.json: {shown}: {REMEDY}")
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -246,7 +223,7 @@ def save(policy: OpenVLAOFT, directory: Path, state: Mapping[str, Tensor] | None
     frozen = {name for name in own if policy.base and name.split(".", 1)[0] in BASE and not is_lora(name)}
     # names alone: of an engine that splits parameters over ranks, the policy's own are empty
     needed = dict.fromkeys(own.keys() - (frozen - given.keys()), ())
-    _compare(dict.fromkeys(given, ()), needed, "the state to save")
+    weights.compare(dict.fromkeys(given, ()), needed, "the state to save")
     groups = published.grouped(needed)
     parts = {name: [given[part] for part in groups[name]] for name in groups} | {
         name: [tensor] for name, tensor in policy.unused.items()
@@ -266,11 +243,11 @@ def _write(policy: OpenVLAOFT, directory: Path, parts: dict[str, list[Tensor]], 
         inside = {name: parts.pop(name) for name in list(parts) if name.startswith(f"{component}.")}
         if inside:
             shorter = {name.removeprefix(f"{component}."): tensors for name, tensors in inside.items()}
-            weights.write_side_file(directory, component, shorter)
+            side_files.write(directory, component, shorter)
     towers = {name: parts[name] for name in parts if config.film and name.startswith("vision_backbone.")}
     if towers:
         film = {published.to_film(name): tensors for name, tensors in towers.items()}
-        weights.write_side_file(directory, "vision_backbone", film)
+        side_files.write(directory, "vision_backbone", film)
     weights.write(directory, {name: parts[name] for name in parts if not published.is_film(name)})
     statistics = {policy.statistics.dataset: policy.statistics.to_json()}
     block = {"policy": policy.name, "dataset": policy.statistics.dataset, "config": config.to_json()}

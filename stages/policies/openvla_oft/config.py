@@ -7,8 +7,8 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from stages.policies.interface import PolicyConfigError, Precision
-from stages.policies.openvla_oft.fields import check, check_choices, replaced
+from stages.policies.fields import check, check_choices, preset_of, replaced
+from stages.policies.interface import Precision
 from stages.policies.statistics import Bounds
 
 ACTION_BINS = 256
@@ -234,11 +234,8 @@ class OpenVLAOFTConfig:
         Raises:
             PolicyConfigError: a field is unknown, of the wrong type, or does not fit the others.
         """
-        fields = dict(options)
-        preset = fields.pop("preset", "7b")
-        if preset not in PRESETS:
-            raise PolicyConfigError(f"preset: no preset is called {preset!r}; known: {', '.join(PRESETS)}")
-        return PRESETS[preset].changed(fields)
+        preset, fields = preset_of(PRESETS, options, "7b")
+        return preset.changed(fields)
 
     def changed(self, options: Mapping[str, Any]) -> OpenVLAOFTConfig:
         """The config with some fields changed.

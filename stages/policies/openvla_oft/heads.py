@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from stages.policies.exact import ExactLinear, LayerNorm, exactly
 from stages.policies.openvla_oft.config import ACTION_BINS, OpenVLAOFTConfig
 from stages.policies.openvla_oft.lora import Linear
 
@@ -38,8 +39,8 @@ class VocabularyHead(Linear):
         return logits + F.linear(F.linear(self.lora_dropout(exact), down), up[self.actions]) * self.lora_scale
 
 
-class TokenHead(nn.Linear):
-    """A head of its own that reads several action numbers at one position."""
+class TokenHead(ExactLinear):
+    """A head of its own that reads several action numbers at one position: logits [..., dims per position * 256]."""
 
     def __init__(self, config: OpenVLAOFTConfig) -> None:
         """Build the head.
@@ -48,35 +49,6 @@ class TokenHead(nn.Linear):
             config: the policy's.
         """
         super().__init__(config.hidden, config.dims_per_position * ACTION_BINS, bias=False)
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Logits of the action tokens.
-
-        Args:
-            input: [..., hidden].
-
-        Returns:
-            float32 [..., dims per position * 256].
-        """
-        exact = exactly(input)
-        return F.linear(exact, self.weight.to(exact.dtype))
-
-
-class ExactLinear(nn.Linear):
-    """A matrix product in the type of its input, whatever type the weight is held in."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        """[..., in] to [..., out]."""
-        return F.linear(input, self.weight.to(input.dtype), None if self.bias is None else self.bias.to(input.dtype))
-
-
-class ExactLayerNorm(nn.LayerNorm):
-    """A layer norm in the type of its input, whatever type the weight is held in."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        """[..., width] to [..., width]."""
-        weight, bias = self.weight.to(input.dtype), self.bias.to(input.dtype)
-        return F.layer_norm(input, self.normalized_shape, weight, bias, self.eps)
 
 
 class ValueHead(nn.Module):
@@ -121,7 +93,7 @@ class ResidualBlock(nn.Module):
             width: of input and output.
         """
         super().__init__()
-        self.ffn = nn.Sequential(ExactLayerNorm(width), ExactLinear(width, width), nn.ReLU())
+        self.ffn = nn.Sequential(LayerNorm(width), ExactLinear(width, width), nn.ReLU())
 
     def forward(self, hidden: Tensor) -> Tensor:
         """[..., width] to [..., width]."""
@@ -139,9 +111,9 @@ class Regression(nn.Module):
         """
         super().__init__()
         inward = config.action_dim * config.hidden
-        self.layer_norm1, self.fc1 = ExactLayerNorm(inward), ExactLinear(inward, config.hidden)
+        self.layer_norm1, self.fc1 = LayerNorm(inward), ExactLinear(inward, config.hidden)
         self.mlp_resnet_blocks = nn.ModuleList(ResidualBlock(config.hidden) for _ in range(2))
-        self.layer_norm2, self.fc2 = ExactLayerNorm(config.hidden), ExactLinear(config.hidden, config.action_dim)
+        self.layer_norm2, self.fc2 = LayerNorm(config.hidden), ExactLinear(config.hidden, config.action_dim)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """[B, K, A hidden] to [B, K, A]."""
@@ -176,8 +148,3 @@ class RegressionHead(nn.Module):
         """
         actions: Tensor = self.model(exactly(hidden).unflatten(1, (self.chunk, -1)).flatten(2))
         return actions
-
-
-def exactly(hidden: Tensor) -> Tensor:
-    """Hidden states in float32, whatever they were computed in; float64 stays."""
-    return hidden if hidden.dtype.itemsize == 8 else hidden.float()

@@ -9,6 +9,7 @@ from collections.abc import Collection
 import torch
 from torch import Tensor
 
+from stages.policies import initial
 from stages.policies.openvla_oft.lora import is_lora
 from stages.policies.openvla_oft.policy import OpenVLAOFT
 
@@ -33,17 +34,13 @@ def draw(policy: OpenVLAOFT, seed: int, wanted: Collection[str]) -> dict[str, Te
     Returns:
         float32 tensors by name, on the CPU.
     """
-    generator = torch.Generator().manual_seed(seed)
-    parameters = {name: parameter for name, parameter in policy.named_parameters() if name in wanted}
-    drawn: dict[str, Tensor] = {}
-    for name in sorted(parameters, key=_turn):
-        shape = parameters[name].shape
-        std = _deviation(policy, name, shape)
-        if std is None:
-            drawn[name] = torch.full(shape, 0.0 if name.endswith("bias") else 1.0)
-        else:
-            drawn[name] = torch.empty(shape).normal_(0.0, 1.0, generator=generator).mul_(std)
-    return drawn
+    shapes = {name: parameter.shape for name, parameter in policy.named_parameters() if name in wanted}
+    return initial.draw(
+        {name: shapes[name] for name in sorted(shapes, key=_turn)},
+        seed,
+        lambda name, shape: _deviation(policy, name, shape),
+        lambda name: 0.0 if name.endswith("bias") else 1.0,
+    )
 
 
 def _deviation(policy: OpenVLAOFT, name: str, shape: torch.Size) -> float | None:

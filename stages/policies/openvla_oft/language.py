@@ -10,6 +10,7 @@ from stages.policies.openvla_oft.config import OpenVLAOFTConfig
 from stages.policies.openvla_oft.heads import VocabularyHead
 from stages.policies.openvla_oft.lora import Linear
 from stages.policies.openvla_oft.norms import RMSNorm
+from stages.policies.rotary import rotary_table, rotate
 
 
 class Attention(nn.Module):
@@ -101,39 +102,6 @@ class BidirectionalLayer(nn.Module):
             mixed = torch.softmax(scores if bias is None else scores + bias.to(scores.dtype), dim=-1).to(v.dtype) @ v
         hidden = hidden[:, read] + attention.o_proj(mixed.transpose(1, 2).flatten(2))
         return hidden + self.mlp(self.post_attention_layernorm(hidden))
-
-
-def rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary position embedding, Llama's convention of two halves.
-
-    Args:
-        states: [B, heads, S, head width].
-        cos: [B or 1, S, head width].
-        sin: likewise.
-
-    Returns:
-        [B, heads, S, head width], in the states' type.
-    """
-    cos, sin = cos[:, None].to(states.dtype), sin[:, None].to(states.dtype)
-    first, second = states.chunk(2, dim=-1)
-    return states * cos + torch.cat([-second, first], dim=-1) * sin
-
-
-def rotary_table(positions: Tensor, width: int, theta: float) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of positions: frequencies theta^(-2 i / width), repeated for the two halves.
-
-    Args:
-        positions: int64 [B or 1, S].
-        width: of a head.
-        theta: base of the frequencies.
-
-    Returns:
-        cosines and sines, float32 [B or 1, S, width].
-    """
-    exponents = torch.arange(0, width, 2, dtype=torch.float32, device=positions.device) / width
-    angles = positions[..., None].float() / theta**exponents
-    angles = torch.cat([angles, angles], dim=-1)
-    return angles.cos(), angles.sin()
 
 
 class LlamaBody(nn.Module):

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from stages.policies.exact import computed_in
+
 
 class _Normalise(torch.autograd.Function):
     """y = n w with n = x s, s = 1 / sqrt(mean(x^2) + eps); dx = s (g w - n mean(g w n)), dw = sum(g n)."""
@@ -54,8 +56,7 @@ class RMSNorm(nn.Module):
         Returns:
             [..., width], in autocast's type where that is on, else in x's.
         """
-        device = x.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+        dtype = computed_in(x)
         if torch.compiler.is_compiling():  # the compiler writes out a gradient of its own, and stores x alone for it
             exact = x.float()
             scale = torch.rsqrt((exact * exact).mean(dim=-1, keepdim=True) + self.eps)

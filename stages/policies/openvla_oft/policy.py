@@ -8,7 +8,6 @@ forms of the model are `stop_token: false` ("rlinf") and `stop_token: true, valu
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +15,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from stages.policies.exact import autocast, computed_in
+from stages.policies.fields import check_statistics
 from stages.policies.interface import (
     Decision,
     Evaluation,
     Imitation,
     Observation,
     Policy,
-    PolicyConfigError,
     PolicyInputError,
+    Taken,
 )
 from stages.policies.openvla_oft import actions as tokens_of_actions
 from stages.policies.openvla_oft.config import ACTION_BINS, OpenVLAOFTConfig
@@ -33,9 +34,10 @@ from stages.policies.openvla_oft.language import LanguageModel
 from stages.policies.openvla_oft.lora import attach
 from stages.policies.openvla_oft.projectors import Projector, ProprioProjector
 from stages.policies.openvla_oft.prompt import DIRECTORY, PromptTokenizer
-from stages.policies.openvla_oft.replay import Replayed
 from stages.policies.openvla_oft.sequence import BOS, STOP, Inputs, Sequence, lay, mean_word
 from stages.policies.openvla_oft.vision import VisionBackbone, cut
+from stages.policies.reach import Reach
+from stages.policies.replay import Replayed
 from stages.policies.statistics import Statistics
 
 NOISE_LEVELS = 2**22
@@ -64,16 +66,12 @@ class OpenVLAOFT(Policy):
         self.statistics = statistics
         self.chunk, self.action_dim, self.precision = config.chunk, config.action_dim, config.precision
         self.prompts = PromptTokenizer(config, tokenizer)
-        for place, expected, found in (
-            ("action_dim", config.action_dim, len(statistics.action.mask)),
-            ("proprio_dim", config.proprio_dim, len(statistics.proprio.mask)),
-        ):
-            if expected not in (0, found):
-                raise PolicyConfigError(f"{place}: {expected} does not fit; the demonstrations have {found}")
+        check_statistics(statistics, config.action_dim, config.proprio_dim)
         self.source: dict[str, Any] = {}  # the originals' config.json that this policy came with
         self.unused: dict[str, Tensor] = {}  # published tensors that are carried along
         self.base: Path | None = None  # directory of the frozen weights beside LoRA
         self.action_units = tokens_of_actions.Normaliser(statistics.action, config.bounds, "action")
+        self.reach = Reach(statistics.action)
         self.images = Images(config)
         self.vision_backbone = VisionBackbone(config)
         self.projector = Projector(config)
@@ -117,18 +115,23 @@ class OpenVLAOFT(Policy):
             raise PolicyInputError(f"noise has shape {tuple(noise.shape)}, expected {tuple(log_probs.shape[:-1])}")
         else:
             taken = tokens_of_actions.sample(log_probs, noise.to(log_probs.device), self.config.top_k)
-        return Decision(self.actions_of(taken), taken, _pick(log_probs, taken), values)
+        return Decision(self.actions_of(taken), {"tokens": taken}, _pick(log_probs, taken), values)
 
-    def evaluate_actions(self, observation: Observation, taken: Tensor, temperature: float = 1.0) -> Evaluation:
+    def evaluate_actions(self, observation: Observation, taken: Taken, temperature: float = 1.0) -> Evaluation:
         """Judge tokens taken before; see `Policy.evaluate_actions`."""
         log_probs, values = self._distribution(observation, temperature)
-        if taken.shape != log_probs.shape[:-1]:
-            raise PolicyInputError(f"taken has shape {tuple(taken.shape)}, expected {tuple(log_probs.shape[:-1])}")
+        if (tokens := taken["tokens"]).shape != log_probs.shape[:-1]:
+            raise PolicyInputError(f"tokens have shape {tuple(tokens.shape)}, expected {tuple(log_probs.shape[:-1])}")
         entropy = -(log_probs.exp() * log_probs).sum(dim=-1)
-        return Evaluation(_pick(log_probs, taken.to(log_probs.device)), entropy, values)
+        return Evaluation(_pick(log_probs, tokens.to(log_probs.device)), entropy, values)
 
     def imitation_loss(
-        self, observation: Observation, actions: Tensor, mask: Tensor, label_sigma_bins: float = 0.0
+        self,
+        observation: Observation,
+        actions: Tensor,
+        mask: Tensor,
+        label_sigma_bins: float = 0.0,
+        noise: Tensor | None = None,
     ) -> Imitation:
         """Cross-entropy with the demonstrated tokens, averaged over what counts; see `Policy.imitation_loss`."""
         log_probs, values = self._distribution(observation, 1.0)
@@ -152,7 +155,7 @@ class OpenVLAOFT(Policy):
             greedy = log_probs.argmax(dim=-1)
             hits = ((greedy == tokens) * weight).sum() / count
             error = ((self.actions_of(greedy) - actions.to(log_probs.device)).abs() * weight).sum() / count
-        return Imitation(loss, hits, error)
+        return Imitation(loss, {"token_accuracy": hits, "action_error": error})
 
     def actions_of(self, taken: Tensor) -> Tensor:
         """What tokens do in the environment.
@@ -161,9 +164,10 @@ class OpenVLAOFT(Policy):
             taken: integers [..., A] in [0, 256).
 
         Returns:
-            float32 [..., A], within [-1, 1].
+            float32 [..., A], within their reach.
         """
-        return self.action_units.inverse(tokens_of_actions.decode(taken)).clamp_(-1.0, 1.0).float()
+        reached: Tensor = self.reach(self.action_units.inverse(tokens_of_actions.decode(taken)))
+        return reached
 
     def save(self, directory: Path | str, state: Mapping[str, Tensor] | None = None) -> None:
         """Write config.json, model.safetensors, dataset_statistics.json and the tokenizer; see `Policy.save`."""
@@ -195,9 +199,10 @@ class OpenVLAOFT(Policy):
         """The L1 head's actions; tokens are the nearest ones, and certain."""
         hidden, value_hidden = self.hidden_states(self.inputs(observation))
         normalised = self.action_head(hidden)
-        actions = self.action_units.inverse(normalised).clamp_(-1.0, 1.0).float()
+        actions: Tensor = self.reach(self.action_units.inverse(normalised))
         certain = torch.zeros_like(actions)
-        return Decision(actions, tokens_of_actions.encode(normalised), certain, self.values(value_hidden))
+        nearest = {"tokens": tokens_of_actions.encode(normalised)}
+        return Decision(actions, nearest, certain, self.values(value_hidden))
 
     # ------------------------------------------------------------------------------------------------------------------
     # The network
@@ -229,7 +234,7 @@ class OpenVLAOFT(Policy):
             Hidden states where actions are read, [B, positions, hidden], and where values are, [B, hidden].
         """
         config = self.config
-        with self._autocast():
+        with autocast(self.precision, self.device):
             fused = config.attention == "sdpa" or (config.attention == "auto" and inputs.dino.is_cuda)
             sequence = self.sequence(inputs, fused)
             body = self.language_model.model
@@ -262,7 +267,7 @@ class OpenVLAOFT(Policy):
         """Compile the blocks; on a GPU small batches are replayed as CUDA graphs; see `Policy.accelerate`."""
         super().accelerate()
         if self.device.type == "cuda":
-            self.hidden_states = Replayed(self.hidden_states)  # type: ignore[method-assign]
+            self.hidden_states = Replayed(self.hidden_states)  # type: ignore[assignment, method-assign]
 
     def sequence(self, inputs: Inputs, fused: bool) -> Sequence:
         """The language model's input.
@@ -280,7 +285,7 @@ class OpenVLAOFT(Policy):
         # under autocast the residual stream stays float32: exact, and on a CPU faster wherever nothing is multiplied
         words: Tensor = self.language_model.model.embed_tokens(ids)
         language = mean_word(words, inputs.prompts).repeat_interleave(config.images, 0) if config.film else None
-        dino = inputs.dino.to(self._dtype(words))
+        dino = inputs.dino.to(computed_in(words))
         siglip = dino if inputs.siglip is inputs.dino else inputs.siglip.to(dino.dtype)  # cast once for both towers
         features = self.vision_backbone(dino, siglip, fused, language)
         patches = self.projector(features).to(words.dtype).unflatten(0, (batch, config.images))
@@ -294,15 +299,6 @@ class OpenVLAOFT(Policy):
         else:
             actions = patches.new_zeros(batch, config.positions, config.hidden)
         return lay(config, words, inputs.prompts, patches.flatten(1, 2), proprio, actions)
-
-    def _dtype(self, like: Tensor) -> torch.dtype:
-        kind = like.device.type
-        return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else like.dtype
-
-    def _autocast(self) -> Any:
-        if self.precision != "mixed":
-            return nullcontext()
-        return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
 
 def _pick(log_probs: Tensor, tokens: Tensor) -> Tensor:

@@ -5,21 +5,19 @@ Any `tokenizer.json` serves: the tiny preset's own, which ships with this packag
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer
 
+from stages.policies import tokenizer_files
 from stages.policies.interface import PolicyInputError
 from stages.policies.openvla_oft.config import OpenVLAOFTConfig
 from stages.policies.openvla_oft.sequence import BOS, Prompts
 from stages.policies.statistics import PolicyFileError
 
 DIRECTORY = Path(__file__).parent / "tokenizer"
-FILES = ("tokenizer.json", "tokenizer_config.json")
 COMPANIONS = (
     *("tokenizer.model", "special_tokens_map.json", "added_tokens.json", "generation_config.json"),
     *("configuration_prismatic.py", "modeling_prismatic.py", "processing_prismatic.py"),
@@ -41,17 +39,12 @@ class PromptTokenizer:
         Raises:
             PolicyFileError: the file is missing, damaged, or of another vocabulary.
         """
-        path = directory / FILES[0]
-        if not path.is_file():
-            raise PolicyFileError(f"{path} is missing: take the policy from its artifact again")
-        try:
-            self._tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # tokenizers raises a bare Exception whatever is wrong with the file
-            raise PolicyFileError(f"{path} is damaged ({error}): take the policy from its artifact again") from None
+        self._tokenizer = tokenizer_files.read(directory)
         size = self._tokenizer.get_vocab_size()
         if size not in (config.vocab_size, config.vocab_size + 1):
             raise PolicyFileError(
-                f"{path} has {size} tokens, the config's vocab_size is {config.vocab_size}: take both from one policy"
+                f"{directory / tokenizer_files.FILES[0]} has {size} tokens, the config's vocab_size is "
+                f"{config.vocab_size}: take both from one policy"
             )
         self._config = config
         self._directory = directory
@@ -111,7 +104,4 @@ class PromptTokenizer:
 
     def save(self, directory: Path) -> None:
         """Copy the tokenizer's files to a policy's directory."""
-        for name in (*FILES, *COMPANIONS):
-            source = self._directory / name
-            if source.is_file() and source.resolve() != (directory / name).resolve():
-                shutil.copyfile(source, directory / name)
+        tokenizer_files.copy(self._directory, directory, COMPANIONS)

@@ -89,11 +89,12 @@ def test_the_vocabulary_follows_llamas_conventions() -> None:
 
 
 def test_the_committed_tokenizer_is_what_its_script_makes(tmp_path) -> None:
-    from stages.policies.openvla_oft import train_tokenizer
-    from stages.policies.openvla_oft.prompt import DIRECTORY, FILES
+    from stages.policies import tokenizer_files, tokenizer_training
+    from stages.policies.openvla_oft.prompt import DIRECTORY
+    from stages.policies.openvla_oft.train_tokenizer import ABOUT, train
 
-    train_tokenizer.main(tmp_path)
-    for name in FILES:
+    tokenizer_training.write(train(), tmp_path, ABOUT)
+    for name in tokenizer_files.FILES:
         assert (tmp_path / name).read_bytes() == (DIRECTORY / name).read_bytes()
 
 
@@ -107,7 +108,7 @@ def test_padding_changes_nothing(options) -> None:
     taken = model.act(both, noise_of(model, [5, 6])).taken
     together = model.evaluate_actions(both, taken)
     for row in range(2):
-        alone = model.evaluate_actions(both[[row]], taken[[row]])
+        alone = model.evaluate_actions(both[[row]], {"tokens": taken["tokens"][[row]]})
         torch.testing.assert_close(alone.log_probs[0], together.log_probs[row], atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(alone.values[0], together.values[row], atol=1e-5, rtol=1e-5)
 
@@ -218,7 +219,7 @@ def test_the_stop_token_is_seen_by_every_action() -> None:
     assert (
         with_.evaluate_actions(seen, taken).log_probs - without.evaluate_actions(seen, taken).log_probs
     ).abs().min() > 0
-    alone = with_.evaluate_actions(seen[[1]], taken[[1]])
+    alone = with_.evaluate_actions(seen[[1]], {"tokens": taken["tokens"][[1]]})
     torch.testing.assert_close(
         alone.log_probs[0], with_.evaluate_actions(seen, taken).log_probs[1], atol=1e-5, rtol=1e-5
     )
@@ -260,11 +261,11 @@ def test_acting_and_judging_agree_for_any_batch(options) -> None:
     model = policy(**options)
     seen = observation(*[PLATE] * 5)
     decision = model.act(seen, noise_of(model, range(5)), temperature=0.7)
-    judged = model.evaluate_actions(seen[[1, 3]], decision.taken[[1, 3]], temperature=0.7)
+    judged = model.evaluate_actions(seen[[1, 3]], {"tokens": decision.taken["tokens"][[1, 3]]}, temperature=0.7)
     torch.testing.assert_close(judged.log_probs, decision.log_probs[[1, 3]], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(judged.values, decision.values[[1, 3]], atol=1e-5, rtol=1e-5)
     alone = model.act(seen[3:4], noise_of(model, [3]), temperature=0.7)
-    assert torch.equal(alone.taken[0], decision.taken[3])
+    assert torch.equal(alone.taken["tokens"][0], decision.taken["tokens"][3])
     assert decision.actions.shape == (5, 3, 4)
     assert decision.actions.abs().max() <= 1.0
     assert (judged.entropy > 0).all()
@@ -285,9 +286,9 @@ def test_greedy_takes_the_most_likely_and_low_temperature_approaches_it() -> Non
     model = policy()
     seen = observation(PLATE)
     greedy = model.act(seen)
-    assert torch.equal(model.act(seen, noise_of(model, [0]), temperature=1e-4).taken, greedy.taken)
+    assert torch.equal(model.act(seen, noise_of(model, [0]), temperature=1e-4).taken["tokens"], greedy.taken["tokens"])
     assert (greedy.log_probs >= model.act(seen, noise_of(model, [0])).log_probs).all()
-    torch.testing.assert_close(greedy.actions, model.actions_of(greedy.taken))
+    torch.testing.assert_close(greedy.actions, model.actions_of(greedy.taken["tokens"]))
 
 
 def test_top_k_samples_the_likeliest_and_keeps_the_whole_distributions_log_probs() -> None:
@@ -298,10 +299,10 @@ def test_top_k_samples_the_likeliest_and_keeps_the_whole_distributions_log_probs
     judged = all_.evaluate_actions(rows, decision.taken, temperature=3.0)
     torch.testing.assert_close(decision.log_probs, judged.log_probs, atol=1e-5, rtol=1e-5)
     assert torch.isfinite(decision.log_probs).all()
-    kept = [len(decision.taken[:, k, a].unique()) for k in range(3) for a in range(4)]
+    kept = [len(decision.taken["tokens"][:, k, a].unique()) for k in range(3) for a in range(4)]
     assert 1 < max(kept) <= 3
-    assert len(all_.act(rows, noise, temperature=3.0).taken[:, 0, 0].unique()) > 3
-    assert torch.equal(policy(top_k=1).act(rows, noise).taken, all_.act(rows).taken)
+    assert len(all_.act(rows, noise, temperature=3.0).taken["tokens"][:, 0, 0].unique()) > 3
+    assert torch.equal(policy(top_k=1).act(rows, noise).taken["tokens"], all_.act(rows).taken["tokens"])
 
 
 def test_noise_belongs_to_its_generator() -> None:
@@ -349,7 +350,8 @@ def test_a_few_demonstrations_are_learnt_by_heart() -> None:
         result.loss.backward()
         optimizer.step()
     assert result.loss.item() < 2.1 < 5 < first.loss.item()  # the labels' own entropy is 1.8
-    assert result.action_error.item() < 0.02 < first.action_error.item()
+    errors = [one.metrics["action_error"].item() for one in (first, result)]
+    assert errors[1] < 0.02 < errors[0]
     torch.testing.assert_close(model.act(seen).actions, actions, atol=0.05, rtol=0)
 
 
@@ -390,8 +392,9 @@ def test_a_policy_comes_back_bitwise(tmp_path, options) -> None:
         assert name == other
         assert torch.equal(mine, theirs)
     before, after = (m.act(seen, noise_of(m, [0, 1])) for m in (model, back))
-    for mine, theirs in zip(before, after, strict=True):
-        assert torch.equal(mine, theirs)
+    assert torch.equal(before.taken["tokens"], after.taken["tokens"])
+    for part in ("actions", "log_probs", "values"):
+        assert torch.equal(getattr(before, part), getattr(after, part))
     back.save(tmp_path / "again")
     for name in os.listdir(tmp_path / "again"):
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / name).read_bytes(), name

@@ -21,10 +21,10 @@ from torch.nn import functional as F
 from stages.policies.openvla_oft import actions, checkpoint
 from stages.policies.openvla_oft.config import OpenVLAOFTConfig
 from stages.policies.openvla_oft.images import Images
-from stages.policies.openvla_oft.language import rotary_table
 from stages.policies.openvla_oft.policy import OpenVLAOFT
 from stages.policies.openvla_oft.sequence import Inputs, Prompts
 from stages.policies.openvla_oft.vision import cut
+from stages.policies.rotary import rotary_table
 from stages.policies.statistics import EPSILON
 from tests.stages.policies.layout_for_tests import IMAGENET, publish
 

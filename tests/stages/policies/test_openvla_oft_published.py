@@ -10,8 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from stages.policies import weights
 from stages.policies.interface import Observation, PolicyFileError, load
-from stages.policies.openvla_oft import initial, merge, published, weights
+from stages.policies.openvla_oft import initial, merge, published
 from stages.policies.openvla_oft.policy import OpenVLAOFT
 from tests.stages.policies.layout_for_tests import (
     DIMENSIONS,
@@ -43,7 +44,7 @@ def observation(rows: int = 2, proprio: int = 4) -> Observation:
 
 
 def log_probs(policy: OpenVLAOFT) -> torch.Tensor:
-    taken = torch.arange(12).view(2, 2, 3)
+    taken = {"tokens": torch.arange(12).view(2, 2, 3)}
     return policy.evaluate_actions(observation(), taken).log_probs
 
 
@@ -137,7 +138,10 @@ def test_the_towers_of_film_carry_the_originals_lora(tmp_path) -> None:
     (tmp_path / "again").mkdir()
     loaded.save(tmp_path / "again")
     assert torch.equal(log_probs(load(tmp_path / "again")), log_probs(loaded))
-    words = [log_probs(loaded)[1], loaded.evaluate_actions(observation(), torch.arange(12).view(2, 2, 3)).log_probs[1]]
+    words = [
+        log_probs(loaded)[1],
+        loaded.evaluate_actions(observation(), {"tokens": torch.arange(12).view(2, 2, 3)}).log_probs[1],
+    ]
     assert torch.equal(*words)
 
 

@@ -55,7 +55,7 @@ def train(options: dict, rank: ranks.Rank, device: torch.device, folder: Path) -
     taken = torch.from_numpy(rng.integers(0, 256, (DECISIONS, 8, 14)))
     mine = np.arange(rank.index, DECISIONS, rank.size)
     with torch.no_grad():  # as an update looks at stale rollouts before it trains
-        engine("evaluate_actions", seen[mine], taken[mine])
+        engine("evaluate_actions", seen[mine], {"tokens": taken[mine]})
     norms = []
     for _ in range(options.get("steps", STEPS)):
         parts = np.array_split(mine, MICROS)
@@ -64,7 +64,7 @@ def train(options: dict, rank: ranks.Rank, device: torch.device, folder: Path) -
                 valid = torch.ones(len(part), 8, dtype=torch.bool)
                 loss = engine("imitation_loss", seen[part], actions[part], valid, 1.5).loss
             else:
-                judged = engine("evaluate_actions", seen[part], taken[part], temperature=0.7)
+                judged = engine("evaluate_actions", seen[part], {"tokens": taken[part]}, temperature=0.7)
                 loss = (judged.values - 1.0).square().mean() - judged.log_probs.mean() - 0.01 * judged.entropy.mean()
             engine.backward(loss * (len(part) / len(mine)), last=part is parts[-1])
         norms.append(engine.step())
@@ -83,7 +83,7 @@ def judge(policy: policies.Policy) -> dict:
     """What a policy thinks."""
     taken = torch.from_numpy(np.random.default_rng(4).integers(0, 256, (DECISIONS, 8, 14)))
     with torch.no_grad():
-        judged = policy.evaluate_actions(observe(), taken)
+        judged = policy.evaluate_actions(observe(), {"tokens": taken})
     return {"log_probs": judged.log_probs.flatten().tolist(), "values": judged.values.tolist()}
 
 

@@ -27,6 +27,8 @@ def random_episode(spec: ShardSpec, length: int, number: int, **changes: Any) ->
         field: random_array(rng, layout.dtype, (length, *layout.shape))
         for field, layout in spec.decision_arrays().items()
     }
+    if spec.chain_shape is not None:
+        arrays["step"] %= 10
     arrays["executed"][:] = True
     arrays["executed"][-1, rng.integers(1, spec.chunk + 1) :] = False
     arrays["rewards"] *= arrays["executed"]

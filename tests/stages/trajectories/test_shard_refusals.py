@@ -96,9 +96,10 @@ def test_an_empty_episode_and_an_empty_shard(spec, attributes, make_episode, tmp
     [
         ({"kind": "dreams"}, "kind is 'dreams'"),
         ({"kind": "chain"}, "chain_shape is None"),
-        ({"chain_shape": (2, 3)}, "no other kind"),
+        ({"chain_shape": (2, 3, 3)}, "no other kind"),
         ({"kind": "demonstration", "entropies": True}, "an expert has none"),
         ({"chunk": 0}, "sizes must be at least 1"),
+        ({"kind": "chain", "chain_shape": (5, 2, 5)}, "chunk=3 or more"),
     ],
 )
 def test_sizes_that_do_not_belong_together(spec, fields, message):
@@ -331,5 +332,5 @@ def test_nothing_to_concatenate():
 
 
 def test_a_spec_survives_json():
-    spec = ShardSpec("chain", (4, 5), 6, 7, 8, chain_shape=(9, 10), entropies=True)
+    spec = ShardSpec("chain", (4, 5), 6, 7, 8, chain_shape=(9, 10, 11), entropies=True)
     assert ShardSpec.from_json(json.loads(json.dumps(dataclasses.asdict(spec)))) == spec

@@ -20,13 +20,15 @@ size = st.integers(1, 5)
 @st.composite
 def specs(draw: st.DrawFn) -> ShardSpec:
     kind = draw(st.sampled_from(["tokens", "chain", "demonstration"]))
+    chunk, action_dim = draw(size), draw(size)
+    chain_shape = (1 + draw(size), chunk + draw(size) - 1, action_dim + draw(size) - 1)
     return ShardSpec(
         kind,
         image_size=(draw(size), draw(size)),
         proprio_dim=draw(size),
-        chunk=draw(size),
-        action_dim=draw(size),
-        chain_shape=(draw(size), draw(size)) if kind == "chain" else None,
+        chunk=chunk,
+        action_dim=action_dim,
+        chain_shape=chain_shape if kind == "chain" else None,
         entropies=kind != "demonstration" and draw(st.booleans()),
     )
 
@@ -56,7 +58,7 @@ def test_everything_comes_back(spec, lengths, seed, attributes, make_episode, tm
         stored = getattr(got, field) if stored is None else stored
         assert stored.dtype == layout.dtype
         np.testing.assert_array_equal(stored, expected)
-    for field in ("tokens", "chain", "log_probs", "values", "entropies", "clean"):
+    for field in ("tokens", "chain", "step", "log_probs", "values", "entropies", "clean"):
         assert (getattr(got, field) is None) == (field not in spec.decision_arrays())
     for field in ("seed", "group", "success", "terminated", "truncated"):
         assert getattr(got.episodes, field).tolist() == [getattr(episode, field) for episode in episodes]

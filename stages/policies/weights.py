@@ -1,31 +1,25 @@
-"""Weight files: safetensors in one file or in shards with an index, and the originals' side files.
+"""Weight files: safetensors in one file or in shards with an index.
 
-Every file is checked before a tensor is read: a shard's length against what its header promises. The side files are
-torch archives, as the originals write and read them; they are read with `weights_only`, which knows tensors and
-nothing that could run.
+Every file is checked before a tensor is read: a shard's length against what its header promises.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import pickle
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from stages.policies.statistics import PolicyFileError
+from stages.policies.statistics import REMEDY, PolicyFileError
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
-REMEDY = "take the policy from its artifact again"
 SHARD_BYTES = 5 * 10**9
-LATEST = "latest_checkpoint"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,74 +148,35 @@ def write(directory: Path, tensors: Mapping[str, Sequence[Tensor]], limit: int =
     places: dict[str, str] = {}
     for number, names in enumerate(shards, start=1):
         file = WEIGHTS if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        whole = {name: _whole(tensors[name]) for name in names}
-        save_file(whole, directory / file, metadata={"format": "pt"})
+        save_file({name: whole(tensors[name]) for name in names}, directory / file, metadata={"format": "pt"})
         places |= dict.fromkeys(names, file)
     if len(shards) > 1:
         record = {"metadata": {"total_size": total}, "weight_map": places}
         (directory / INDEX).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
-def side_file(directory: Path, component: str) -> Path | None:
-    """The side file of a component, `<component>--<step>_checkpoint.pt` or its safetensors twin.
+def compare(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], place: str) -> None:
+    """Refuse tensors that are missing, unknown or of another shape, all in one line.
 
     Args:
-        directory: of the policy.
-        component: e.g. `action_head`.
-
-    Returns:
-        The file; None if there is none.
+        found: name -> shape.
+        expected: likewise.
+        place: where they are from, for messages.
 
     Raises:
-        PolicyFileError: there are several.
+        PolicyFileError: they differ.
     """
-    found = sorted(
-        file for file in directory.glob(f"{component}--*checkpoint*") if file.suffix in (".pt", ".safetensors")
-    )
-    if len(found) > 1:
-        raise PolicyFileError(
-            f"{directory} has {len(found)} files of {component}: keep {found[-1].name} or another one"
-        )
-    return found[0] if found else None
+    missing, surplus = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
+    faults = [f"{name} is missing" for name in missing] + [f"{name} is unknown" for name in surplus]
+    for name in sorted(expected.keys() & found.keys()):
+        if found[name] != expected[name]:
+            faults.append(f"{name} has shape {found[name]}, expected {expected[name]}")
+    if faults:
+        shown = "; ".join(faults[:5]) + (f"; and {len(faults) - 5} more" if len(faults) > 5 else "")
+        raise PolicyFileError(f"{place} does not fit its config: {shown}: {REMEDY}")
 
 
-def read_side_file(path: Path) -> dict[str, Tensor]:
-    """A component's tensors, on the CPU, without the prefix that distributed training puts before their names.
-
-    Args:
-        path: from `side_file`.
-
-    Returns:
-        The tensors.
-
-    Raises:
-        PolicyFileError: the file is damaged, or holds anything but tensors.
-    """
-    if path.suffix == ".safetensors":
-        tensors: Any = dict(read(stored := header(path), stored, "cpu"))
-    else:
-        try:
-            tensors = torch.load(path, map_location="cpu", weights_only=True)
-        except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
-            reason = str(error).splitlines()[0] if str(error) else repr(error)
-            raise PolicyFileError(f"{path} is damaged or holds more than tensors ({reason}): {REMEDY}") from None
-    if not isinstance(tensors, Mapping) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
-        raise PolicyFileError(f"{path} holds more than tensors by name: {REMEDY}")
-    return {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
-
-
-def write_side_file(directory: Path, component: str, tensors: Mapping[str, Sequence[Tensor]]) -> None:
-    """Write a component where and how the originals look for it.
-
-    Args:
-        directory: of the policy.
-        component: e.g. `action_head`.
-        tensors: the parts of each, along the first dimension.
-    """
-    whole = {name: _whole(tensors[name]) for name in sorted(tensors)}
-    torch.save(whole, directory / f"{component}--{LATEST}.pt")
-
-
-def _whole(parts: Sequence[Tensor]) -> Tensor:
+def whole(parts: Sequence[Tensor]) -> Tensor:
+    """The parts of a tensor, along its first dimension, as one on the CPU."""
     pieces = [part.detach().cpu() for part in parts]
     return pieces[0].contiguous() if len(pieces) == 1 else torch.cat(pieces)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from stages.policies.interface import PolicyConfigError, nearest
+from stages.policies.statistics import Statistics
+
+Config = TypeVar("Config")
 
 
 def check(holds: bool, place: str, value: Any, remedy: str) -> None:
@@ -38,6 +41,46 @@ def check_choices(config: Any) -> None:
         if get_origin(hint) is Literal:
             value, known = getattr(config, place), get_args(hint)
             check(value in known, place, value, f"{', '.join(known[:-1])} or {known[-1]}")
+
+
+def check_statistics(statistics: Statistics, action_dim: int, proprio_dim: int) -> None:
+    """Refuse statistics of other vectors than a config's.
+
+    Args:
+        statistics: of the demonstrations.
+        action_dim: A.
+        proprio_dim: P; 0 where the policy sees none.
+
+    Raises:
+        PolicyConfigError: they are of others.
+    """
+    for place, expected, moments in (
+        ("action_dim", action_dim, statistics.action),
+        ("proprio_dim", proprio_dim, statistics.proprio),
+    ):
+        if expected not in (0, len(moments.mask)):
+            raise PolicyConfigError(f"{place}: {expected} does not fit; the demonstrations have {len(moments.mask)}")
+
+
+def preset_of(presets: Mapping[str, Config], options: Mapping[str, Any], default: str) -> tuple[Config, dict[str, Any]]:
+    """The preset that options start from.
+
+    Args:
+        presets: by name.
+        options: field names and values, and perhaps `preset`.
+        default: the preset of options that name none.
+
+    Returns:
+        The preset, and the other options.
+
+    Raises:
+        PolicyConfigError: no preset has this name.
+    """
+    fields = dict(options)
+    name = fields.pop("preset", default)
+    if name not in presets:
+        raise PolicyConfigError(f"preset: no preset is called {name!r}; known: {', '.join(presets)}")
+    return presets[name], fields
 
 
 def replaced(base: Any, options: Mapping[str, Any], place: str = "") -> Any:

@@ -1,0 +1,45 @@
+"""What the update makes of a shard: advantages and returns."""
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytest
+
+from pipeline.config import Algorithm
+from stages.trajectories import EpisodeRecord, ShardAttributes, ShardSpec, ShardWriter, Trajectories, read
+from stages.update import prepare
+
+SPEC = ShardSpec("tokens", image_size=(4, 4), proprio_dim=2, chunk=2, action_dim=3)
+ORIGIN = ShardAttributes("toy", 1, 0, 0, "household", "", "", ("stack",), ("stack them",), "train")
+
+
+def played(path: Path, bootstrap_value: float, terminated: bool) -> Trajectories:
+    """A shard of one episode of three decisions, without rewards, each valued a half."""
+    arrays = {field: np.zeros((3, *layout.shape), layout.dtype) for field, layout in SPEC.decision_arrays().items()}
+    arrays["executed"][:] = True
+    arrays["values"][:] = 0.5
+    with ShardWriter(path, SPEC, ORIGIN) as writer:
+        writer.append(
+            EpisodeRecord(
+                task="stack",
+                seed=0,
+                success=False,
+                terminated=terminated,
+                truncated=not terminated,
+                bootstrap_value=bootstrap_value,
+                **arrays,
+            )
+        )
+    return read(path)
+
+
+@pytest.mark.parametrize(
+    ("time_limit", "terminated", "beyond"), [("end", False, 0.0), ("bootstrap", False, 0.8), ("bootstrap", True, 0.0)]
+)
+def test_what_lies_beyond_the_step_limit(
+    tmp_path: Path, time_limit: Literal["end", "bootstrap"], terminated: bool, beyond: float
+) -> None:
+    algorithm = Algorithm(time_limit=time_limit, gamma=0.9, gae_lambda=1.0)
+    targets = prepare(algorithm, played(tmp_path / "shard", 0.8, terminated))
+    assert targets.returns.tolist() == pytest.approx([beyond * 0.9**3, beyond * 0.9**2, beyond * 0.9])
