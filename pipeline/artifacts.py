@@ -27,6 +27,7 @@ MANIFEST = "manifest.json"
 SCRATCH, CLAIM, RESTART = "scratch", "claim", "restart-"
 SHARDED_STAGES = ("demonstrate", "rollout")
 STAGES = ("demonstrate", "sft", "rollout", "update", "evaluate")
+IMPORT, IMPORT_NOTE = "import", "import.json"
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -142,6 +143,10 @@ class Artifact:
 
     def _damaged(self, what: str) -> UserError:
         unit = Unit.parse(self.manifest.unit)
+        if unit.stage == IMPORT:
+            return UserError(
+                f"{self.path} is damaged: {what}; remove it and give the same `baton import-lerobot` again"
+            )
         shard = "" if unit.shard is None else f" --shard {unit.shard}"
         run = self.path.parents[len(Path(unit.outputs[self.manifest.part]).parts) - 1]
         return UserError(
@@ -189,6 +194,28 @@ def require_artifact(path: Path, unit: Unit) -> Artifact:
     if artifact is None:
         raise UserError(f"{path} is not published yet: the unit {unit} has to run first")
     return artifact.verify()
+
+
+def imported_unit(shard: int) -> Unit:
+    """What makes a shard of imported demonstrations; its marker is relative to the directory of the import."""
+    return Unit(0, IMPORT, shard)
+
+
+def imported_shards(directory: Path) -> tuple[Unit, ...]:
+    """The shards of a directory of imported demonstrations.
+
+    Raises:
+        UserError: it is no such directory, or shards of it are missing.
+    """
+    again = "`baton import-lerobot` with this config fills it"
+    try:
+        units = tuple(map(imported_unit, range(json.loads((directory / IMPORT_NOTE).read_bytes())["shards"])))
+    except (OSError, ValueError, KeyError):
+        raise UserError(f"demonstrate.imported={directory} holds no imported demonstrations; {again}") from None
+    there = sum((directory / unit.marker / MANIFEST).exists() for unit in units)
+    if there < len(units):
+        raise UserError(f"demonstrate.imported={directory} holds {there} of {len(units)} shards; {again}")
+    return units
 
 
 def publish(scratch: Path, target: Path, describe: dict[str, Any]) -> Artifact:

@@ -19,7 +19,9 @@ from omegaconf.errors import OmegaConfBaseException
 from pipeline.config import Config
 from pipeline.errors import UserError
 from pipeline.resolve import resolve
+from pipeline.simulator_config import OWN_DEFAULTS
 from pipeline.tasks import expand
+from pipeline.tracking.installed import uninstalled
 from pipeline.validation import (
     Keys,
     Source,
@@ -65,6 +67,9 @@ def compose(path: Path, overrides: Sequence[str] = ()) -> Config:
                 if lookup(source.values, keys) is not None:
                     OmegaConf.update(defaults, ".".join(keys), {}, merge=False)
             given = OmegaConf.merge(given, source.values)
+        name = lookup(OmegaConf.to_container(given), ("simulator", "name"))
+        if isinstance(name, str):
+            defaults.simulator = OmegaConf.merge(defaults.simulator, OWN_DEFAULTS.get(name, {}))
         # Before the defaults come in, because a default would fill what a recipe leaves open on purpose.
         own = OmegaConf.to_container(given)
         for keys in _left_open(own):
@@ -80,6 +85,8 @@ def compose(path: Path, overrides: Sequence[str] = ()) -> Config:
         placed = resolve(config, lambda key: lookup(own, key.split(".")) is not None)
     except UserError as error:
         raise UserError(f"{place_of(sources, ())}: {error}") from None
+    for name, line in uninstalled(placed).items():
+        raise UserError(f"{place_of(sources, ('trainer', 'logger', name, 'enable'))}: {line}")
     return placed if placed == config else validate(placed.model_dump(mode="json"), sources)
 
 
@@ -87,6 +94,8 @@ def _expand_suites(values: Any, sources: Sequence[Source]) -> None:
     """Name every task of the suites among `simulator.tasks`; what is no list of names is left to validation."""
     keys = ("simulator", "tasks")
     simulator, names = lookup(values, ("simulator", "name")), lookup(values, keys)
+    if lookup(values, ("simulator", "options", "tasks_file")) is not None:  # tasks of the user's own
+        return
     if isinstance(simulator, str) and isinstance(names, list) and all(isinstance(name, str) for name in names):
         try:
             values["simulator"]["tasks"] = expand(simulator, names)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from pipeline import environments
 from pipeline.config import Config
 from pipeline.errors import UserError
 from pipeline.resources import TRAINING, place
@@ -12,7 +13,9 @@ from slurm.placement import Placement, PlacementError
 
 
 def resolve(config: Config, stated: Callable[[str], bool] = lambda key: True) -> Config:
-    """Fill in what follows from the placement: ranks of the training stages, shards and simulator processes of cells.
+    """Fill in what follows from the machine and the placement.
+
+    That is the simulator's interpreter, ranks of the training stages, shards and simulator processes of cells.
 
     Args:
         config: the validated config.
@@ -21,6 +24,9 @@ def resolve(config: Config, stated: Callable[[str], bool] = lambda key: True) ->
     Raises:
         UserError: the placement cannot be honoured, or a stage asks for another number of ranks.
     """
+    if config.simulator.python is None:
+        built = environments.python_of(config.simulator.name)
+        config = config.model_copy(update={"simulator": config.simulator.model_copy(update={"python": built})})
     placed = place(config)
     if not placed.cpu and not stated("rollout.shards"):
         config = config.model_copy(update={"rollout": config.rollout.model_copy(update={"shards": len(placed.cells)})})
@@ -43,6 +49,7 @@ def resolve(config: Config, stated: Callable[[str], bool] = lambda key: True) ->
     changes |= _simulator_processes(config, placed)
     resolved = config.model_copy(update=changes)
     check_batches(resolved)
+    _check_worlds(resolved)
     for name in TRAINING:
         _check_nodes(resolved, name, placed)
     return resolved
@@ -86,6 +93,29 @@ def _simulator_processes(config: Config, placed: Placement) -> dict[str, object]
             )
         changes[name] = stage.model_copy(update={"num_workers": processes})
     return changes
+
+
+def _check_worlds(config: Config) -> None:
+    """Refuse several tasks or groups in a process of OmniGibson, which has one scene and one clock for its worlds."""
+    rollout = config.rollout
+    if config.simulator.name != "omnigibson":
+        return
+    if rollout.num_workers < rollout.pipeline_stage_num:
+        raise UserError(
+            f"rollout.pipeline_stage_num={rollout.pipeline_stage_num} with rollout.num_workers={rollout.num_workers}: "
+            "the worlds of a process of omnigibson are stepped together, so it belongs to one group: set "
+            f"rollout.num_workers to {rollout.pipeline_stage_num} or more"
+        )
+    if len(config.simulator.tasks) == 1:
+        return
+    for name in ("rollout", "evaluate"):
+        stage = getattr(config, name)
+        if stage.num_workers != stage.num_envs:
+            raise UserError(
+                f"{name}.num_envs={stage.num_envs} with {name}.num_workers={stage.num_workers}: a process of "
+                f"omnigibson simulates one task at a time, and simulator.tasks names {len(config.simulator.tasks)}: "
+                "set both to the same number, or name one task"
+            )
 
 
 def _check_nodes(config: Config, stage: str, placed: Placement) -> None:

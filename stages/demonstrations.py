@@ -1,9 +1,42 @@
-"""What a shard of demonstrations came to, over all episodes and by task: the numbers that `baton demos` shows."""
+"""Demonstrations: those that the warm start learns from, and the numbers of a shard that `baton demos` shows."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+
+from pipeline.artifacts import Unit
+from pipeline.errors import UserError
+from stages.trajectories import Trajectories, concatenate, read
+from stages.unit import Work
+
+
+def gather(work: Work) -> Trajectories:
+    """All demonstrations of a run: the scripted expert's, or the imported ones that the config names.
+
+    Args:
+        work: the unit that learns from them; each shard is verified and becomes one of its inputs.
+
+    Raises:
+        UserError: a shard is missing or damaged, or imported ones are not of the config's sizes.
+    """
+    stage = work.config.demonstrate
+    if stage.imported is None:
+        units = [Unit(0, "demonstrate", shard) for shard in range(stage.shards)]
+        return concatenate([read(work.require(unit)) for unit in units])
+    shards = [read(path) for path in work.require_imported(stage.imported)]
+    spec, policy, size = shards[0].spec, work.config.policy, work.config.simulator.image_size
+    for key, imported, asked in (
+        ("policy.chunk", spec.chunk, policy.chunk),
+        ("policy.action_dim", spec.action_dim, policy.action_dim),
+        ("simulator.image_size", spec.image_size[0], size),
+    ):
+        if imported != asked:
+            raise UserError(
+                f"{work.run / 'config.yaml'}: {key}={asked}, but the shards in demonstrate.imported={stage.imported} "
+                f"were imported with {imported}: set {key}={imported}, or import again into another directory"
+            )
+    return concatenate(shards)
 
 
 @dataclasses.dataclass(frozen=True)

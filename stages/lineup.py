@@ -41,7 +41,9 @@ class Lineup:
     dealt ahead in vain waits again.
     """
 
-    def __init__(self, plan: Sequence[Planned], num_envs: int, groups: int) -> None:
+    def __init__(
+        self, plan: Sequence[Planned], num_envs: int, groups: int, workers: Sequence[int] | None = None
+    ) -> None:
         """Begin with all slots free.
 
         Args:
@@ -49,10 +51,13 @@ class Lineup:
             num_envs: how many slots there are.
             groups: how many take turns. Neighbouring slots, which share a worker, are of different groups: then every
                 worker has something to simulate whichever group the policy decides for.
+            workers: of each slot, where the worlds of a worker have one clock: those are of one group, because none of
+                them can wait while the others go on.
         """
         self._plan = plan
         self._num_envs = num_envs
-        self._groups = [range(group, num_envs, groups) for group in range(groups)]
+        turns = range(num_envs) if workers is None else workers
+        self._groups = [[slot for slot, turn in enumerate(turns) if turn % groups == group] for group in range(groups)]
         self._waiting = list(range(len(plan)))  # a heap of places in the plan
         self._playing: dict[int, int] = {}  # slot -> place
         self._ahead: dict[int, int] = {}

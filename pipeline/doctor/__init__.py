@@ -18,7 +18,13 @@ WAIT_SECONDS = 60.0
 FAILED = 2
 
 
-def doctor_command(config: Path, overrides: list[str] | None, as_json: bool, wait: float = WAIT_SECONDS) -> None:
+def doctor_command(
+    config: Path,
+    overrides: list[str] | None,
+    as_json: bool,
+    wait: float = WAIT_SECONDS,
+    simulator: str | None = None,
+) -> None:
     """Examine a config and print what was found; exit code 2 if something will not work.
 
     Args:
@@ -26,6 +32,7 @@ def doctor_command(config: Path, overrides: list[str] | None, as_json: bool, wai
         overrides: `key=value` each.
         as_json: print for programs.
         wait: seconds that a probe's job may wait in the queue; 0: no node is looked at.
+        simulator: the simulator to examine instead, by starting it.
     """
     from pipeline.compose import compose
     from pipeline.doctor import report
@@ -36,13 +43,24 @@ def doctor_command(config: Path, overrides: list[str] | None, as_json: bool, wai
     except UserError as error:
         checks = [failed("config", line) for line in str(error).splitlines()]
     else:
-        checks = examine(composed, wait, say=lambda line: print(line, file=sys.stderr))
+        checks = _checks(composed, wait, simulator)
     if as_json:
         print(report.as_json(config, checks))
     else:
         report.show(checks)
     if any(check.verdict == "fail" for check in checks):
         sys.exit(FAILED)
+
+
+def _checks(config: Config, wait: float, simulator: str | None) -> list[Check]:
+    def say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    if simulator is None:
+        return examine(config, wait, say)
+    from pipeline.doctor import simulator as probe
+
+    return list(probe.examine(config, simulator, wait, say))
 
 
 def examine(config: Config, wait: float = WAIT_SECONDS, say: Callable[[str], None] = lambda line: None) -> list[Check]:

@@ -174,21 +174,36 @@ def _start(config: Config, place: Place, question: dict[str, Any], wait: float) 
 def _srun(place: Place, probe: Sequence[str], wait: float) -> list[str]:
     """The job of a probe: the setup lines, variables and Python of the jobs it stands for."""
     ask = max(place.asks, key=lambda one: one.gpus)
-    options = dataclasses.replace(ask.options, mem=MEMORY, mail_user=None, mail_type=None, extra={}, requeue=True)
-    named = header(options, gpu_request(place.gpus, ask.gpu_type))
+    asked = dataclasses.replace(ask, options=dataclasses.replace(ask.options, mem=MEMORY))
+    python = ask.options.python or shlex.quote(sys.executable)
+    return tiny_job(asked, f"{python} {shlex.join(probe)}", wait, RUN_MINUTES, place.gpus)
+
+
+def tiny_job(ask: Ask, command: str, wait: float, minutes: int, gpus: int, cpus: int = 1) -> list[str]:
+    """`srun` for one process where other jobs would go.
+
+    Args:
+        ask: the jobs it stands for, whose options, setup lines and variables it takes.
+        command: what a shell runs there.
+        wait: seconds that it may wait in the queue.
+        minutes: how long it may take once it has started.
+        gpus: how many it is given.
+        cpus: cores.
+    """
+    options = dataclasses.replace(ask.options, mail_user=None, mail_type=None, extra={}, requeue=True)
+    named = header(options, gpu_request(gpus, ask.gpu_type))
     del named["requeue"]  # sbatch's own
     named |= {
         "job-name": "baton-doctor",
         "nodes": 1,
         "ntasks": 1,
-        "cpus-per-task": 1,
-        "time": RUN_MINUTES,
+        "cpus-per-task": cpus,
+        "time": minutes,
         "immediate": max(1, round(wait)),
         "input": "none",
     }
-    python = options.python or shlex.quote(sys.executable)
     variables = [f"export {name}={shlex.quote(value)}" for name, value in sorted(ask.environment.items())]
-    shell = "\n".join([*options.setup, *variables, f"exec {python} {shlex.join(probe)}"])
+    shell = "\n".join([*options.setup, *variables, f"exec {command}"])
     return ["srun", "--unbuffered", *(f"--{name}={value}" for name, value in named.items()), "bash", "-c", shell]
 
 

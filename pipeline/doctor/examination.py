@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from pipeline import launchers, resources
 from pipeline.config import Config
-from pipeline.doctor import acceptance, asks, canary, nodes, services, site, space
+from pipeline.doctor import acceptance, asks, canary, nodes, services, site, space, trackers
 from pipeline.doctor.check import Check, failed, passed, skipped
 from pipeline.errors import UserError
 from pipeline.plan import make_plan
@@ -28,7 +28,9 @@ def examine(config: Config, wait: float, say: Callable[[str], None]) -> Iterator
     yield from _machine(config, wait) if where == "local" else _cluster(config, wait, say)
     yield from space.examine(config)
     yield services.mlflow(config)
+    yield from trackers.trackers(config)
     yield from services.checkpoint(config)
+    yield from services.demonstrations(config)
     yield from services.interpreter(config, on_nodes=where != "local")
 
 

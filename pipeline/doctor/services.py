@@ -1,4 +1,4 @@
-"""What a run leans on beside Slurm: its directory, MLflow, a checkpoint, the simulator's interpreter."""
+"""What a run leans on beside Slurm: its directory, MLflow, checkpoint, demonstrations, the simulator's interpreter."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline import lease, rundir
-from pipeline.config import CHANGEABLE, Config
+from pipeline import checkpoints, environments, lease, rundir
+from pipeline.artifacts import imported_shards
+from pipeline.config import Config
 from pipeline.doctor.asks import run_directory
-from pipeline.doctor.check import Check, failed, passed, skipped, warned
+from pipeline.doctor.check import Check, count, failed, passed, skipped, warned
 from pipeline.doctor.space import existing, mount
 from pipeline.errors import UserError
 
@@ -65,7 +66,7 @@ def _known_run(config: Config, run: Path) -> Check:
         driver = lease.holder(run)
     except UserError as error:
         return failed("run directory", str(error))
-    fixed = [key for key in changed if key.split(".")[0] not in CHANGEABLE]
+    fixed = [key for key in changed if not rundir.changeable(key)]
     if fixed:
         found = f"{run} was made with another {', '.join(fixed[:5])}{', ...' if len(fixed) > 5 else ''}"
         return failed("run directory", found, "set the run's values again, or another name=...")
@@ -128,14 +129,39 @@ def checkpoint(config: Config) -> Iterator[Check]:
     if config.policy.checkpoint is None:
         return
     path = Path(config.policy.checkpoint)
-    lacking = [pattern for pattern in ("config.json", "*.safetensors") if not any(path.glob(pattern))]
+    needed = ("config.json", "*.safetensors") if config.policy.name == "openvla_oft" else ("*.safetensors",)
+    lacking = [pattern for pattern in needed if not any(path.glob(pattern))]
     if not path.is_dir():
         yield failed("checkpoint", f"policy.checkpoint={path} is no directory", "name one in Hugging Face layout")
     elif lacking:
         found = f"policy.checkpoint={path} holds no {' and no '.join(lacking)}"
         yield failed("checkpoint", found, "name a directory that a policy was saved to")
     else:
-        yield passed("checkpoint", f"{path} holds a policy")
+        try:
+            checkpoints.check(config)
+        except UserError as error:
+            found, _, remedy = str(error).rpartition(": ")
+            yield failed("checkpoint", found, remedy)
+        else:
+            yield passed("checkpoint", f"{path} holds a policy")
+
+
+def demonstrations(config: Config) -> Iterator[Check]:
+    """Whether imported demonstrations are there, where a run is to learn from some.
+
+    Args:
+        config: the run's config.
+    """
+    if config.demonstrate.imported is None or not config.sft.steps:
+        return
+    place = Path(config.demonstrate.imported).expanduser()
+    try:
+        shards = imported_shards(place)
+    except UserError as error:
+        found, _, remedy = str(error).rpartition("; ")
+        yield failed("demonstrations", found, remedy)
+    else:
+        yield passed("demonstrations", f"{count(len(shards), 'imported shard')} in {place}")
 
 
 def interpreter(config: Config, on_nodes: bool) -> Iterator[Check]:
@@ -145,8 +171,11 @@ def interpreter(config: Config, on_nodes: bool) -> Iterator[Check]:
         config: the run's config.
         on_nodes: it has to run on other machines, and need not on this one.
     """
-    python = config.simulator.python
+    python, name = config.simulator.python, config.simulator.name
     if python is None:
+        if name in environments.names():
+            found = f"no environment of {name} is built in {environments.root()}, and simulator.python is not set"
+            yield failed("interpreter", found, f"baton env create {name}, or set simulator.python")
         return
     try:
         told = subprocess.run([python, "--version"], capture_output=True, text=True, timeout=PYTHON_SECONDS, check=True)

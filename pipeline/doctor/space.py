@@ -17,7 +17,12 @@ from pipeline.doctor.asks import run_directory
 from pipeline.doctor.check import Check, failed, passed, size, warned
 from pipeline.plan import evaluation_epochs
 
-PARAMETERS = {"tiny": 1_500_000, "7b": 7_600_000_000}  # of the presets, rounded up; `policy.options` aside
+PARAMETERS = {
+    "tiny": 1_500_000,
+    "small": 48_000_000,
+    "base": 3_400_000_000,
+    "7b": 7_600_000_000,
+}  # of the presets, rounded up; `policy.options` aside
 POLICY_BYTES = 4  # a parameter in a published policy
 STATE_BYTES = 12  # a parameter in an optimizer state: the weight and Adam's two moments
 CAMERAS, CHANNELS = 3, 3
@@ -82,7 +87,8 @@ def needs(config: Config) -> list[Need]:
     numbers = chunk * config.policy.action_dim
     limit = config.simulator.max_episode_steps or OWN_LIMIT
     expert_limit = config.demonstrate.max_episode_steps or limit
-    demonstrated = config.demonstrate.episodes * math.ceil(expert_limit / config.demonstrate.stride)
+    episodes = config.demonstrate.episodes if config.sft.steps and config.demonstrate.imported is None else 0
+    demonstrated = episodes * math.ceil(expert_limit / config.demonstrate.stride)
     decided = config.rollout.episodes * math.ceil(limit / chunk)
     epochs = config.epochs
     if keep.rollouts != "all":

@@ -73,6 +73,7 @@ class ChunkResult:
         truncated: bool [N], the episode ran into its step limit.
         frames: one list a world of uint8 [448, 672, 3] RGB frames, one an executed step; empty unless the world is
             filmed.
+        scores: float32 [N], how much of its task a world has done, from 0 to 1; None: not measured here.
     """
 
     rewards: np.ndarray
@@ -81,6 +82,7 @@ class ChunkResult:
     terminated: np.ndarray
     truncated: np.ndarray
     frames: list[list[np.ndarray]]
+    scores: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +99,7 @@ class SimulatorSpec:
         image_size: (H, W) of every camera.
         max_episode_steps: step limit of an episode.
         deterministic: the same episode and actions give the same numbers in any process.
+        one_clock: time passes for all worlds of a process whenever it does for one, so none may wait for another.
     """
 
     name: str
@@ -108,6 +111,7 @@ class SimulatorSpec:
     image_size: tuple[int, int]
     max_episode_steps: int
     deterministic: bool
+    one_clock: bool = False
 
 
 class Simulator(abc.ABC):

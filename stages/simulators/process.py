@@ -31,6 +31,11 @@ ONE_THREAD = {
     "LP_NUM_THREADS": "0",
 }
 
+CAUSES: dict[int, str] = {
+    signal.SIGKILL: ", as the kernel does when memory runs out",
+    signal.SIGALRM: ": a step of its simulator did not come back in time",
+}
+
 CUDA_DEVICES, EGL_DEVICE = "CUDA_VISIBLE_DEVICES", "MUJOCO_EGL_DEVICE_ID"
 
 
@@ -169,7 +174,7 @@ class WorkerProcess:
             time.sleep(0.005)
         if exit_.si_code == os.CLD_EXITED:
             return f"it exited with status {exit_.si_status}"
-        cause = ", as the kernel does when memory runs out" if exit_.si_status == signal.SIGKILL else ""
+        cause = CAUSES.get(exit_.si_status, "")
         return f"it was killed by signal {exit_.si_status} ({signal.strsignal(exit_.si_status)}){cause}"
 
     def _exit(self) -> os.waitid_result | None:

@@ -189,6 +189,8 @@ def _result_arrays(result: ChunkResult, chunk: tuple[int, int]) -> Arrays:
         "terminated": _checked("terminated", result.terminated, np.bool_, count),
         "truncated": _checked("truncated", result.truncated, np.bool_, count),
     }
+    if result.scores is not None:
+        arrays["scores"] = _checked("scores", result.scores, np.float32, count)
     for row, frames in enumerate(result.frames):
         if frames:
             arrays[f"frames/{row}"] = np.stack(frames)

@@ -101,7 +101,9 @@ def stepped(ticket: Ticket[Any]) -> Stepped:
     """Make the answer of a chunk of actions."""
     names = ("rewards", "executed", "success", "terminated", "truncated")
     return Stepped(
-        result=ChunkResult(**{name: ticket.arrays[name] for name in names}, frames=ticket.frames),
+        result=ChunkResult(
+            **{name: ticket.arrays[name] for name in names}, frames=ticket.frames, scores=ticket.arrays.get("scores")
+        ),
         observation=observation(ticket),
         restarted=ticket.arrays["restarted"],
         last={row: Observation(**ticket.last[row]) for row in sorted(ticket.last)},

@@ -253,7 +253,7 @@ def test_dump_and_parse_are_inverse(tasks, options, lr, keep, placement):
     config = Config.model_validate(
         {
             "name": "a",
-            "simulator": {"tasks": tasks, "options": options},
+            "simulator": {"name": "lab.worlds", "tasks": tasks, "options": options},  # which takes what it likes
             "rollout": {"episodes": 6 * len(tasks)},
             "sft": {"optimizer": {"lr": lr}},
             "keep": {"policies": keep},

@@ -7,7 +7,7 @@ from pipeline.compose import compose
 # Simulators on the rtx nodes, training on the h100 nodes.
 RECIPE = """\
 epochs: 2
-simulator: {image_size: 64, options: {arms: right}}
+simulator: {image_size: 64}
 demonstrate: {episodes: 4, num_envs: 2}
 sft: {steps: 2, threads: 1}
 rollout: {episodes: 4, shards: 2, num_envs: 2}

@@ -110,12 +110,16 @@ def test_a_checkpoint(make, tmp_path):
     config = make(f"policy.checkpoint={tmp_path / 'policy'}", gpus=False)
     assert [check.verdict for check in services.checkpoint(config)] == ["fail"]
     (tmp_path / "policy").mkdir()
-    (tmp_path / "policy" / "config.json").touch()
+    (tmp_path / "policy" / "config.json").write_text("{}")
     (check,) = services.checkpoint(config)
     assert check.verdict == "fail"
     assert "no *.safetensors" in check.found
-    (tmp_path / "policy" / "model.safetensors").touch()
+    header = b'{"vision_backbone.featurizer.cls_token": {"shape": [1, 1, 64]}}'
+    (tmp_path / "policy" / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
     assert [check.verdict for check in services.checkpoint(config)] == ["pass"]
+    (check,) = services.checkpoint(make(f"policy.checkpoint={tmp_path / 'policy'}", "policy.name=pi0", gpus=False))
+    assert check.found == f"policy.checkpoint={tmp_path / 'policy'} holds a policy of openvla_oft"
+    assert check.remedy == "set policy.name=openvla_oft, or name another"
 
 
 def test_the_interpreter_of_the_simulator(make):

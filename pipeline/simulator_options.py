@@ -1,0 +1,143 @@
+"""What `simulator.options` may hold, so that a mistake is told before a job is submitted.
+
+The simulators check their options themselves; what they need for it cannot be imported here. Tests hold these tables
+to theirs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Number:
+    """A number within bounds.
+
+    Attributes:
+        least: the smallest that is possible.
+        most: the largest.
+        whole: whether it is an integer.
+    """
+
+    least: float
+    most: float
+    whole: bool = False
+
+    def takes(self, value: Any) -> bool:
+        """Whether a value is such a number."""
+        fits = isinstance(value, int if self.whole else (int, float)) and not isinstance(value, bool)
+        return fits and self.least <= value <= self.most
+
+    def __str__(self) -> str:
+        """In words."""
+        return f"{'an integer' if self.whole else 'a number'} from {self.least:g} to {self.most:g}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """One of some texts.
+
+    Attributes:
+        texts: which.
+    """
+
+    texts: tuple[str, ...]
+
+    def takes(self, value: Any) -> bool:
+        """Whether a value is one of them."""
+        return value in self.texts
+
+    def __str__(self) -> str:
+        """In words."""
+        return " or ".join(self.texts)
+
+
+class Switch:
+    """True or false."""
+
+    def takes(self, value: Any) -> bool:
+        """Whether a value is either."""
+        return isinstance(value, bool)
+
+    def __str__(self) -> str:
+        """In words."""
+        return "true or false"
+
+
+SWITCH = Switch()
+OPTIONS: dict[str, dict[str, Number | Choice | Switch | None]] = {
+    "household": {
+        "renderer": Choice(("auto", "egl", "osmesa", "raycast")),
+        "reward": Choice(("sparse", "dense")),
+        "object_size": Number(0.02, 0.06),
+        "plate_radius": Number(0.05, 0.1),
+        "spread": Number(0, 1),
+        "arms": Choice(("both", "right")),
+        "distractors": Number(0, 3, whole=True),
+        "expert_perturbation": Number(0, 1),
+    },
+    "omnigibson": {
+        "action_mode": Choice(("ee_delta_14", "joint_23")),
+        "position_limit": Number(0.001, 0.5),
+        "rotation_limit": Number(0.001, 1.5),
+        "trunk": Choice(("null_controller", "joint_controller")),
+        "proprio_keys": None,
+        "grasping_mode": Choice(("assisted", "physical", "sticky")),
+        "base_mass": Number(1, 10_000),
+        "reward": Choice(("potential", "sparse")),
+        "reward_scale": Number(0, 1000),
+        "tasks_file": None,
+        "scene_model": None,
+        "activity_definition": Number(0, 1000, whole=True),
+        "train_instances": None,
+        "evaluation_instances": None,
+        "instance_directory": None,
+        "step_budget": Number(0.1, 100),
+        "viewport": SWITCH,
+        "observe_every_step": SWITCH,
+        "render_every_step": SWITCH,
+        "renders_per_observation": Number(1, 20, whole=True),
+        "carb_threads": Number(1, 256, whole=True),
+        "tbb_threads": Number(1, 256, whole=True),
+        "numba_cache": SWITCH,
+        "texture_budget": Number(0.01, 1),
+        "partial_scene": SWITCH,
+        "room_types": None,
+        "numpy_controllers": SWITCH,
+        "flatcache": SWITCH,
+        "gpu_dynamics": SWITCH,
+        "transition_rules": SWITCH,
+        "step_timeout": Number(1, 86_400),
+        "cache_directory": None,
+    },
+}
+"""Simulator -> its options beside the fields of the config's block -> what they take; None: it is left to itself."""
+
+
+def check(simulator: str, options: Mapping[str, Any], fields: Mapping[str, Any]) -> None:
+    """Refuse options that a simulator does not have.
+
+    Args:
+        simulator: its name; a module elsewhere is left alone.
+        options: what is asked of it; null is left to it.
+        fields: what has a place of its own in the config's block.
+
+    Raises:
+        ValueError: one is unknown, misplaced or out of range.
+    """
+    known = OPTIONS.get(simulator)
+    if known is None:
+        return
+    for name, value in options.items():
+        if name in fields:
+            raise ValueError(f"options.{name} has a field of its own: set simulator.{name}")
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            meant = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+            raise ValueError(f"options.{name} is no option of {simulator}: {meant}")
+        kind = known[name]
+        if kind is not None and value is not None and not kind.takes(value):
+            raise ValueError(f"options.{name}={value} is not possible in {simulator}: set it to {kind}")

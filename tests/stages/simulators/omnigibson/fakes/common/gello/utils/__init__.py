@@ -1,0 +1,1 @@
+"""JoyLo's package, as far as Baton touches it."""
