@@ -28,7 +28,7 @@ def following(run: Path, config: Config, say: Callable[[str], None]) -> Iterator
         config: its config, which says whether to track.
         say: shows one line to the user.
     """
-    if not config.trainer.logger.mlflow.enable:
+    if not config.trainer.logger.enabled:
         yield
         return
     child = _start(run, "--follow")

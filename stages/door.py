@@ -11,6 +11,7 @@ Exit codes: 0 published, now or before; 2 a user's mistake, told in one line; 75
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import errno
 import os
@@ -77,7 +78,12 @@ def run_stage(stage: str, do: Callable[[Work], None], argv: Sequence[str] | None
         Exit code.
     """
     asked = _asked(stage, argv)
-    return _guarded(asked, lambda kept: _work_through(asked, do, asked.orders(), kept))
+
+    def measured(work: Work) -> None:
+        with work.measured():
+            do(work)
+
+    return _guarded(asked, lambda kept: _work_through(asked, measured, asked.orders(), kept))
 
 
 def run_ranked_stage(
@@ -130,7 +136,9 @@ def run_ranked_stage(
             prepare_torch(layout.threads)
             meeting = work.directory if asked.order else asked.follow
             device = kept.take("ranks", rank.launch, lambda: joined(rank, meeting))
-            do(work, rank, device)
+            together = os.getppid() if rank.local_size > 1 else None
+            with work.measured(together) if rank.first else contextlib.nullcontext():
+                do(work, rank, device)
             if asked.order:
                 kept.close()  # together with the other ranks, which do not wait until this one has published
 

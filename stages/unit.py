@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import platform
+import time
 import zlib
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,11 +24,13 @@ from stages import signals
 from stages.devices import narrow_to_policy
 from stages.kept import Kept
 from stages.metrics import MetricsLog, Phases, write_progress
+from stages.usage import sampled
 
 if TYPE_CHECKING:
     import torch
 
 PACKAGES = ("torch", "deepspeed", "transformers", "zarr", "numpy", "mujoco")
+TELL_S = 5.0
 
 
 class Work:
@@ -54,7 +58,10 @@ class Work:
         self.started = artifacts.now()
         self.phases = Phases(self.directory / "phases.jsonl")
         self.metrics = MetricsLog(self.directory / "metrics.jsonl")
-        self._logged_before = self.metrics.path.stat().st_size  # by an earlier start under the same number
+        self._usage = MetricsLog(self.directory / "usage.jsonl")
+        # By an earlier start under the same number.
+        self._logged_before = {log.path: log.path.stat().st_size for log in (self.metrics, self._usage)}
+        self._told = 0.0
         self.summary: dict[str, float] = {}
         self.publishes = True
         self._inputs: dict[str, str] = {}
@@ -81,6 +88,17 @@ class Work:
         self._inputs[relative] = artifact.digest
         return artifact.path
 
+    def require_imported(self, directory: str) -> list[Path]:
+        """The verified shards of imported demonstrations; their digests go into the manifest.
+
+        Raises:
+            UserError: some are not there or damaged.
+        """
+        place = Path(directory).expanduser()
+        shards = [artifacts.require_artifact(place / u.marker, u) for u in artifacts.imported_shards(place)]
+        self._inputs |= {str(shard.path): shard.digest for shard in shards}
+        return [shard.path for shard in shards]
+
     def policy(self, version_: int) -> Path:
         """The verified directory of a policy version."""
         return self.require(Unit(version_, "update" if version_ else "sft"), "policy")
@@ -94,6 +112,17 @@ class Work:
         signals.check()
         write_progress(self.directory / "progress.json", done, total, metrics)
 
+    def tell(self, done: int, total: int, metrics: dict[str, float]) -> None:
+        """Tell how far the unit is, and every few seconds leave a point of a curve over what is done."""
+        self.progress(done, total, metrics)
+        if time.monotonic() - self._told >= TELL_S or done == total:
+            self._told = time.monotonic()
+            self.metrics.log(done, metrics)
+
+    def measured(self, root: int | None = None) -> contextlib.AbstractContextManager[None]:
+        """Sample what the unit takes of the machine, of the descendants of process `root` or of this one."""
+        return sampled(self._usage, root)
+
     def publish(self) -> list[Artifact]:
         """Make the scratch directories artifacts, the marker last.
 
@@ -103,8 +132,8 @@ class Work:
         outputs, published = self.unit.outputs, list[Artifact]()
         if artifacts.open_artifact(self.run / self.unit.marker) is not None:
             return published
-        log = (self.directory / "metrics.jsonl").read_bytes()[self._logged_before :]
-        (self.scratch(list(outputs)[-1]) / "metrics.jsonl").write_bytes(log)
+        for log, before in self._logged_before.items():
+            (self.scratch(list(outputs)[-1]) / log.name).write_bytes(log.read_bytes()[before:])
         self._give_way()
         for relative in outputs.values():
             # A part without its marker was left by an attempt that died between its renames; nobody has read it.

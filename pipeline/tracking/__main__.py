@@ -1,110 +1,38 @@
-"""The one process that writes a run to its trackers: `python -m pipeline.tracking RUN [--follow]`.
+"""The one process that writes a run to its trackers: `python -m pipeline.tracking RUN [--follow] [--rebuild]`.
 
-Once, it catches up and exits. With `--follow` it goes on until SIGTERM, upon which it catches up a last time, or until
-the process that started it is gone. What it and the trackers' libraries have to say goes to `RUN/tracking.log`.
+Once, it catches up and exits. With `--follow` it goes on until SIGTERM or Ctrl-C, upon which it catches up a last time,
+or until the process that started it is gone. What it and the trackers' libraries have to say goes to
+`RUN/tracking.log`.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import fcntl
 import logging
 import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, TextIO
 
+from pipeline import rundir
 from pipeline.errors import UserError
-from pipeline.tracking.record import fingerprint, read
-from pipeline.tracking.sink import Sink, SinkError, sinks
+from pipeline.tracking.sink import SinkError
+from pipeline.tracking.writer import LONGEST_PAUSE, Writer, log
 
 POLL_SECONDS = 3.0
-LONGEST_PAUSE = 60.0
-LOCK_SECONDS = 60.0
-
-log = logging.getLogger("baton.tracking")
-
-
-class Writer:
-    """Brings the trackers of a run up to date, as often as it is asked to."""
-
-    def __init__(self, run: Path) -> None:
-        """Open the trackers that the run's config enables.
-
-        Args:
-            run: the run directory.
-
-        Raises:
-            UserError: it is no run directory.
-        """
-        self.run = run
-        self.sinks: list[Sink] = sinks(run, read(run).config)
-        self._written: dict[str, frozenset[tuple[str, int, int]]] = {}
-
-    def catch_up(self) -> None:
-        """Write what is new; costs a few `stat` where nothing is.
-
-        Raises:
-            SinkError: a tracker cannot be reached; the others have been written.
-            UserError: the run directory is damaged.
-            OSError: a file cannot be read, or another writer does not come to an end.
-        """
-        now = fingerprint(self.run)
-        late = [sink for sink in self.sinks if self._written.get(sink.address) != now]
-        if not late:
-            return
-        failures = []
-        with locked(self.run.resolve().parent / ".tracking.lock", LOCK_SECONDS):
-            record = read(self.run)
-            for sink in late:
-                began = time.monotonic()
-                try:
-                    units = sink.write(record)
-                except SinkError as error:
-                    failures.append(str(error))
-                    continue
-                self._written[sink.address] = now
-                log.info("%d units written to %s in %.2f s", units, sink.address, time.monotonic() - began)
-        if failures:
-            raise SinkError("; ".join(failures))
-
-
-@contextlib.contextmanager
-def locked(path: Path, seconds: float) -> Iterator[None]:
-    """Hold the lock that all writers below one runs directory share.
-
-    Args:
-        path: the lock file.
-        seconds: how long to wait for another writer.
-
-    Raises:
-        TimeoutError: the other writer is still at it.
-    """
-    deadline = time.monotonic() + seconds
-    with path.open("w") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise TimeoutError(f"{path} has been held by another writer for {seconds:.0f} s") from None
-                time.sleep(0.1)
-        yield
+ENDS = {signal.SIGTERM, signal.SIGINT}
 
 
 def follow(writer: Writer, poll: float, parent: int) -> int:
-    """Write what is published until SIGTERM comes or the parent process is gone.
+    """Write what is published until SIGTERM or SIGINT comes or the parent process is gone.
 
-    SIGTERM has to be blocked by the caller: it is taken between two passes and never interrupts one.
+    Both have to be blocked by the caller: they are taken between two passes and never interrupt one.
 
     Args:
         writer: of the run.
-        poll: seconds between two looks; after a failure the pause doubles, up to `LONGEST_PAUSE`.
+        poll: seconds between two looks; after a look that failed the pause doubles, up to `LONGEST_PAUSE`.
         parent: process id of who started this.
 
     Returns:
@@ -113,9 +41,9 @@ def follow(writer: Writer, poll: float, parent: int) -> int:
     pause = poll
     while True:
         try:
-            writer.catch_up()
+            writer.catch_up(time.monotonic())
             pause = poll
-        except (SinkError, UserError, OSError) as error:
+        except (UserError, OSError) as error:
             pause = min(2 * pause, LONGEST_PAUSE)
             log.warning("%s; next try in %.1f s", error, pause)
         match _wait(pause, parent):
@@ -130,14 +58,15 @@ def once(writer: Writer) -> int:
     """Catch up once.
 
     Returns:
-        Exit code: 0, or 1 where it failed, with a line in the log.
+        Exit code: 0, or 1 where something is missing, with a line in the log for each.
     """
     try:
-        writer.catch_up()
-    except (SinkError, OSError) as error:
-        log.error("%s; nothing is lost: run `baton track %s` once that is mended", error, writer.run)
-        return 1
-    return 0
+        problems = writer.catch_up()
+    except OSError as error:
+        problems = [str(error)]
+    for problem in problems:
+        log.error("%s; nothing is lost: run `baton track %s` once that is mended", problem, writer.run)
+    return 1 if problems else 0
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -153,26 +82,22 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m pipeline.tracking", description="Write a run to its trackers.")
     parser.add_argument("run", type=Path, metavar="RUN", help="run directory")
     parser.add_argument("--follow", action="store_true", help="go on until SIGTERM or the end of the parent process")
+    parser.add_argument("--rebuild", action="store_true", help="remove what the trackers have of the run first")
     parser.add_argument("--poll", type=float, default=POLL_SECONDS, metavar="SECONDS", help="pause between two looks")
     arguments = parser.parse_args(argv)
     terminal: TextIO = os.fdopen(os.dup(2), "w", buffering=1)
     if arguments.follow:
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the orchestrator, which then ends this process
+        signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
         os.nice(10)
     try:
-        read(arguments.run)
+        rundir.load(arguments.run)
         _log_to(arguments.run / "tracking.log")
-        if arguments.follow:
-            terminal = sys.stderr  # the log by now: the terminal is the orchestrator's
         writer = Writer(arguments.run)
-        if arguments.follow:
-            return follow(writer, arguments.poll, parent)
-        code = once(writer)
-        where = ", ".join(sink.address for sink in writer.sinks) or "nowhere: trainer.logger enables no tracker"
-        print(f"{arguments.run}: written to {where}" if code == 0 else _failed(arguments.run), file=terminal)
-        return code
-    except UserError as error:
+        try:
+            return _write(writer, arguments, parent, terminal)
+        finally:
+            writer.close()
+    except (UserError, SinkError) as error:
         log.error("%s", error)
         print(f"baton: {error}", file=terminal)
         return UserError.EXIT_CODE
@@ -182,13 +107,26 @@ def main(argv: list[str] | None = None) -> int:
         return 1
 
 
+def _write(writer: Writer, arguments: argparse.Namespace, parent: int, terminal: TextIO) -> int:
+    if arguments.rebuild:
+        writer.forget()
+    where = ", ".join(writer.addresses) or "nowhere: trainer.logger enables no tracker"
+    if arguments.follow:
+        if os.isatty(terminal.fileno()):
+            print(f"{arguments.run} is written to {where}; Ctrl-C ends it", file=terminal)
+        return follow(writer, arguments.poll, parent)
+    code = once(writer)
+    print(f"{arguments.run}: written to {where}" if code == 0 else _failed(arguments.run), file=terminal)
+    return code
+
+
 def _wait(seconds: float, parent: int) -> Literal["told", "orphaned", "pause is over"]:
-    """Wait for SIGTERM, but not longer than given, nor much longer than the parent lives."""
+    """Wait for a signal, but not longer than given, nor much longer than the parent lives."""
     deadline = time.monotonic() + seconds
     while True:
         orphaned = os.getppid() != parent  # looked up first: who says SIGTERM and goes is still heard
         left = 0.0 if orphaned else max(0.0, deadline - time.monotonic())
-        if signal.sigtimedwait({signal.SIGTERM}, min(left, POLL_SECONDS)) is not None:
+        if signal.sigtimedwait(ENDS, min(left, POLL_SECONDS)) is not None:
             return "told"
         if orphaned:
             return "orphaned"
@@ -201,10 +139,11 @@ def _failed(run: Path) -> str:
 
 
 def _log_to(path: Path) -> None:
-    """Send the log, and whatever libraries print, to a file."""
+    """Send the log, and whatever libraries print, to a file; nobody is asked anything."""
     logging.basicConfig(filename=path, level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     log.setLevel(logging.INFO)
-    with path.open("a") as file:
+    with path.open("a") as file, open(os.devnull) as nothing:
+        os.dup2(nothing.fileno(), 0)
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
 

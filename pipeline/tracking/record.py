@@ -1,113 +1,37 @@
 """What there is to tell about a run, read from its directory and from nothing else.
 
-A `RunRecord` follows from the published artifacts alone, timestamps included: whoever writes it twice, or writes it
-anew into an empty store, gets the same experiment.
+A `RunRecord` follows from the published artifacts and from `jobs.jsonl`, timestamps included: whoever writes it twice,
+or writes it anew into an empty store, gets the same experiment. Only what it says of units that still work comes and
+goes.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import functools
 import hashlib
+import itertools
 import json
-import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from pipeline import rundir
-from pipeline.artifacts import MANIFEST, STAGES, Artifact, Unit, checksum, open_artifact
+from pipeline.artifacts import Artifact, Unit, attempt_directory, latest_incarnation, open_artifact
 from pipeline.config import Config
 from pipeline.errors import UserError
 from pipeline.plan import make_plan
+from pipeline.resources import share
+from pipeline.tracking.attempts import Attempts
+from pipeline.tracking.listing import Found, Identity, Listing
+from pipeline.tracking.units import LiveUnit, UnitRecord, milliseconds, table
 
-FILES = (rundir.CONFIG, rundir.IDENTITY, "result.json", "result.txt")
-EPISODES = "rollout/episodes"
+FILES = (rundir.CONFIG, rundir.IDENTITY, "result.json", "result.txt", "report.html")
+SUCCESS = "env/success_rate"
+HOUR = 3600.0
 
-
-@dataclasses.dataclass(frozen=True)
-class Point:
-    """A number of a series.
-
-    Attributes:
-        name: of the metric.
-        value: NaN where the stage had no finite number.
-        time: Unix time, milliseconds.
-        step: position in the series: the stage's own step, or the epoch.
-    """
-
-    name: str
-    value: float
-    time: int
-    step: int
-
-
-@dataclasses.dataclass(frozen=True)
-class UnitRecord:
-    """A published unit.
-
-    Attributes:
-        unit: what was done.
-        artifact: what came of it.
-        policy_version: the policy it made or ran; None for the scripted expert.
-    """
-
-    unit: Unit
-    artifact: Artifact
-    policy_version: int | None
-
-    @property
-    def started(self) -> int:
-        """Unix time, milliseconds."""
-        return milliseconds(self.artifact.manifest.started)
-
-    @property
-    def published(self) -> int:
-        """Unix time, milliseconds."""
-        return milliseconds(self.artifact.manifest.published)
-
-    @property
-    def seconds(self) -> float:
-        """Length of the attempt that was published."""
-        seconds = self.artifact.manifest.seconds
-        return seconds["total"] if "total" in seconds else (self.published - self.started) / 1000
-
-    def points(self) -> list[Point]:
-        """The stage's metrics by step; one step behind them the manifest's summary and `time/<phase>`.
-
-        Raises:
-            UserError: `metrics.jsonl` is not what was published.
-        """
-        series = list(self._series())
-        manifest = self.artifact.manifest
-        step = max((point.step for point in series), default=-1) + 1
-        summary = manifest.metrics | {f"time/{phase}": seconds for phase, seconds in manifest.seconds.items()}
-        return series + [Point(name, value, self.published, step) for name, value in summary.items()]
-
-    def videos(self) -> list[Path]:
-        """Films of episodes, in the order of their names.
-
-        Raises:
-            UserError: a film is not what was published.
-        """
-        names = sorted(name for name in self.artifact.manifest.files if name.startswith("videos/"))
-        return [self._verified(name) for name in names]
-
-    def _series(self) -> Iterator[Point]:
-        if "metrics.jsonl" not in self.artifact.manifest.files:
-            return
-        for text in self._verified("metrics.jsonl").read_text().splitlines():
-            line = json.loads(text)
-            for name, value in line["metrics"].items():
-                yield Point(name, math.nan if value is None else value, round(line["time"] * 1000), line["step"])
-
-    def _verified(self, name: str) -> Path:
-        path = self.artifact.path / name
-        if not path.exists() or checksum(path) != self.artifact.manifest.files[name].sha256:
-            raise UserError(f"{path} is not what {self.unit} published; run `baton rerun` for that unit")
-        return path
+Fingerprint = frozenset[tuple[str, int, int]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +45,10 @@ class RunRecord:
         created: Unix time, milliseconds.
         config: the resolved config.
         units: what is published, in that order.
+        live: what still works.
         finished: whether all units of its plan are published.
+        damaged: what is published but cannot be told, a line for each.
+        fingerprint: changes whenever there is something new to tell of `units` or `files`.
     """
 
     path: Path
@@ -130,9 +57,12 @@ class RunRecord:
     created: int
     config: Config
     units: tuple[UnitRecord, ...]
+    live: tuple[LiveUnit, ...]
     finished: bool
+    damaged: tuple[str, ...]
+    fingerprint: Fingerprint
 
-    @property
+    @functools.cached_property
     def params(self) -> dict[str, str]:
         """The config flattened: `rollout.num_envs` -> `16`."""
         return {
@@ -140,14 +70,14 @@ class RunRecord:
             for key, value in _flat(self.config.model_dump(mode="json"))
         }
 
-    @property
+    @functools.cached_property
     def config_digest(self) -> str:
         """Changes with any parameter."""
         return hashlib.sha256(json.dumps(self.params, sort_keys=True).encode()).hexdigest()
 
     @property
     def files(self) -> list[Path]:
-        """Config, result and table, as far as they are there."""
+        """Config, results and report, as far as they are there."""
         return [self.path / name for name in FILES if (self.path / name).exists()]
 
     @property
@@ -155,117 +85,149 @@ class RunRecord:
         """When the last artifact was published, Unix time, milliseconds."""
         return max((record.published for record in self.units), default=self.created)
 
-    def epoch_points(self, epochs: Iterable[int]) -> list[Point]:
-        """The course of the run: one number an epoch for each metric, and `time/<stage>` in seconds of work.
+    @functools.cached_property
+    def by_stage(self) -> dict[tuple[int, str], list[UnitRecord]]:
+        """(epoch, stage) -> its published units."""
+        found = defaultdict(list)
+        for record in self.units:
+            found[record.unit.epoch, record.unit.stage].append(record)
+        return dict(found)
 
-        Shards count once all are there: numbers are means weighted by episodes, episodes and seconds are sums. Success
-        of the evaluation is `env/success_rate`; of the other names that evaluation and rollout share, the
-        rollout's stand. The scripted expert's numbers say nothing of a policy and are left out.
+    @functools.cached_property
+    def policy_gpu_hours(self) -> dict[int, float]:
+        """Epoch -> GPU-hours of everything that its policy was made from; evaluations do not count."""
+        hours = [0.0] * (max((unit.unit.epoch for unit in self.units), default=0) + 1)
+        for unit in self.units:
+            if unit.unit.stage != "evaluate":
+                hours[unit.unit.epoch] += unit.gpu_hours or 0.0
+        return dict(enumerate(itertools.accumulate(hours)))
+
+    def success(self) -> dict[int, float]:
+        """Policy version -> success rate of its evaluation."""
+        return {
+            record.unit.epoch: record.artifact.manifest.metrics[SUCCESS]
+            for record in self.units
+            if record.unit.stage == "evaluate" and SUCCESS in record.artifact.manifest.metrics
+        }
+
+    def success_table(self) -> str:
+        """Success by epoch and task of all evaluations, as CSV."""
+        rows = []
+        for record in self.units:
+            metrics = record.artifact.manifest.metrics if record.unit.stage == "evaluate" else {}
+            for name, value in sorted(metrics.items()):
+                if name.startswith(SUCCESS):
+                    task = name.removeprefix(SUCCESS).removeprefix("/") or "all tasks"
+                    rows.append({"epoch": record.unit.epoch, "task": task, "success_rate": value})
+        return table(iter(rows))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Told:
+    """What follows from the manifests that were found: units published, which and in order, what cannot be told."""
+
+    found: Found
+    units: tuple[UnitRecord, ...]
+    done: frozenset[Unit]
+    damaged: tuple[str, ...]
+    fingerprint: Fingerprint
+
+
+class Reader:
+    """Reads a run again and again; what is published never changes, so each artifact is read once."""
+
+    def __init__(self, run: Path) -> None:
+        """Nothing is read yet.
 
         Args:
-            epochs: which ones.
+            run: the run directory.
         """
-        points = []
-        for epoch in sorted(set(epochs)):
-            taken: set[str] = set()
-            for stage in ("demonstrate", "sft", "rollout", "update", "evaluate"):
-                shards = [record for record in self.units if (record.unit.epoch, record.unit.stage) == (epoch, stage)]
-                if not shards or len(shards) < self._shards(stage):
-                    continue
-                time = max(record.published for record in shards)
-                points.append(Point(f"time/{stage}", sum(record.seconds for record in shards), time, epoch))
-                if stage == "demonstrate":
-                    continue
-                summary = {
-                    name: value
-                    for name, value in pooled(shards).items()
-                    if name not in taken and (stage == "evaluate" or not name.startswith("env/success_rate"))
-                }
-                taken |= summary.keys()
-                points += [Point(name, value, time, epoch) for name, value in summary.items()]
-        return points
+        self._run = run
+        self._listing, self._attempts = Listing(run), Attempts(run)
+        self._opened: dict[tuple[Path, Identity], UnitRecord | str] = {}
+        self._told: _Told | None = None
+        self._plan: tuple[Config, frozenset[Unit]] | None = None
 
-    def _shards(self, stage: str) -> int:
-        return {"demonstrate": self.config.demonstrate.shards, "rollout": self.config.rollout.shards}.get(stage, 1)
+    def read(self) -> RunRecord:
+        """The run as it is.
 
+        Raises:
+            UserError: it is no run directory, or `jobs.jsonl` cannot be read.
+        """
+        config, identity = rundir.load(self._run), rundir.identity(self._run)
+        found = self._listing.read()
+        self._attempts.refresh()
+        told = self._told
+        if told is None or told.found != found:
+            told = self._told = self._tell(config, found)
+        return RunRecord(
+            path=self._run,
+            run_id=identity["id"],
+            revision=identity["code"]["revision"] or f"sources {identity['code']['digest'][:12]}",
+            created=milliseconds(identity["created"]),
+            config=config,
+            units=told.units,
+            live=tuple(self._live(config, found)),
+            finished=self._planned(config) <= told.done,
+            damaged=told.damaged,
+            fingerprint=told.fingerprint | frozenset(self._files()),
+        )
 
-def read(run: Path) -> RunRecord:
-    """Read a run directory.
+    def _tell(self, config: Config, found: Found) -> _Told:
+        opened = [self._record(config, unit, *place) for unit, place in found.items()]
+        units = [record for record in opened if isinstance(record, UnitRecord)]
+        return _Told(
+            found,
+            tuple(sorted(units, key=lambda record: (record.published, record.unit.epoch, str(record.unit)))),
+            frozenset(record.unit for record in units),
+            tuple(problem for problem in opened if isinstance(problem, str)),
+            frozenset((str(unit), *identity) for unit, (_, identity) in found.items()),
+        )
 
-    Raises:
-        UserError: it is no run directory, or a file in it cannot be read.
-    """
-    config, identity = rundir.load(run), rundir.identity(run)
-    units = []
-    for path in manifests(run):
-        artifact = open_artifact(path.parent)
-        if artifact is None:  # superseded since the listing
-            continue
-        unit = Unit.parse(artifact.manifest.unit)
-        units.append(UnitRecord(unit, artifact, _policy_version(unit, config.rollout.staleness)))
-    return RunRecord(
-        path=run,
-        run_id=identity["id"],
-        revision=identity["code"]["revision"] or f"sources {identity['code']['digest'][:12]}",
-        created=milliseconds(identity["created"]),
-        config=config,
-        units=tuple(sorted(units, key=lambda record: (record.published, record.unit.epoch, str(record.unit)))),
-        finished={plan.unit for plan in make_plan(config)} <= {record.unit for record in units},
-    )
+    def _record(self, config: Config, unit: Unit, directory: Path, identity: Identity) -> UnitRecord | str:
+        key = (directory, identity)
+        if key not in self._opened:
+            try:
+                artifact = open_artifact(directory)
+                self._opened[key] = (
+                    f"{directory} was removed while it was read"
+                    if artifact is None
+                    else self._read(config, unit, artifact)
+                )
+            except UserError as error:
+                self._opened[key] = str(error)
+        return self._opened[key]
 
+    def _read(self, config: Config, unit: Unit, artifact: Artifact) -> UnitRecord:
+        record = UnitRecord.of(unit, artifact, _policy_version(unit, config.rollout.staleness))
+        attempt = artifact.manifest.attempt
+        seconds = record.seconds + self._attempts.seconds_before(unit, attempt)
+        gpus = share(config, unit).gpu_count
+        return dataclasses.replace(
+            record,
+            queued=self._attempts.queued(unit, attempt, record.started),
+            gpu_hours=gpus * seconds / HOUR if gpus else None,
+        )
 
-def manifests(run: Path) -> list[Path]:
-    """The manifests that mark units as done."""
-    epochs = run / "epochs"
-    found = [*epochs.glob(f"*/*/{MANIFEST}"), *epochs.glob(f"*/*/shard-*/{MANIFEST}")]
-    units = ((path, _unit_at(path.parent)) for path in found)
-    return [p for p, unit in units if unit.stage in STAGES and str(p.parent.relative_to(run)) == unit.marker]
+    def _live(self, config: Config, found: Found) -> Iterator[LiveUnit]:
+        for unit, attempt in self._attempts.open():
+            if unit not in found:
+                directory = latest_incarnation(attempt_directory(self._run, unit, attempt))
+                live = LiveUnit.of(unit, attempt, directory, _policy_version(unit, config.rollout.staleness))
+                if live is not None:
+                    yield live
 
+    def _planned(self, config: Config) -> frozenset[Unit]:
+        if self._plan is None or self._plan[0] is not config:
+            self._plan = (config, frozenset(plan.unit for plan in make_plan(config)))
+        return self._plan[1]
 
-def fingerprint(run: Path) -> frozenset[tuple[str, int, int]]:
-    """Changes whenever there is something new to tell; costs one `stat` a file."""
-    state = set()
-    for path in [*manifests(run), *(run / name for name in FILES)]:
-        try:
-            status = path.stat()
-        except FileNotFoundError:
-            continue
-        state.add((str(path), status.st_mtime_ns, status.st_ino))
-    return frozenset(state)
-
-
-def pooled(shards: list[UnitRecord]) -> dict[str, float]:
-    """The summary of a stage: means over its shards weighted by episodes; episodes are added up.
-
-    Raises:
-        UserError: one of several shards does not say how many episodes it has.
-    """
-    if len(shards) == 1:
-        return shards[0].artifact.manifest.metrics
-    sums: dict[str, float] = defaultdict(float)
-    weights: dict[str, float] = defaultdict(float)
-    for record in shards:
-        metrics = record.artifact.manifest.metrics
-        if EPISODES not in metrics:
-            raise UserError(f"{record.artifact.path / MANIFEST} has no {EPISODES}; run `baton rerun` for that unit")
-        for name, value in metrics.items():
-            weight = 1.0 if name == EPISODES else metrics[EPISODES]
-            sums[name] += weight * value
-            weights[name] += weight
-    return {name: sums[name] if name == EPISODES else sums[name] / weights[name] for name in sums if weights[name]}
-
-
-def milliseconds(iso: str) -> int:
-    """Unix time in milliseconds of an ISO 8601 time."""
-    return round(datetime.datetime.fromisoformat(iso).timestamp() * 1000)
-
-
-@functools.cache
-def _unit_at(directory: Path) -> Unit:
-    """The unit whose marker a directory would be, by its place alone."""
-    if directory.name.startswith("shard-"):
-        return Unit(int(directory.parents[1].name), directory.parent.name, int(directory.name.removeprefix("shard-")))
-    return Unit(int(directory.parent.name), directory.name)
+    def _files(self) -> Iterator[tuple[str, int, int]]:
+        for name in FILES:
+            path = self._run / name
+            if path.exists():
+                status = path.stat()
+                yield name, status.st_ino, status.st_mtime_ns
 
 
 def _policy_version(unit: Unit, staleness: int) -> int | None:
