@@ -1,7 +1,7 @@
 """Frees what `keep` no longer asks for: optimizer states, policies, rollout shards.
 
 Only whole artifacts go, and only those that no unit of the plan still needs. Of a rollout shard, whose presence says
-that the unit is done, the manifest and the metrics stay under `freed/`.
+that the unit is done, the manifest, the metrics and the films stay under `freed/`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from pipeline.ledger import FREED
 from pipeline.plan import UnitPlan
 
 TRASH = "trash"
-REMAINS = (MANIFEST, "metrics.jsonl")
+REMAINS = (MANIFEST, "metrics.jsonl", "usage.jsonl")
+FILMS = "videos/*.mp4"
 
 
 def free(run: Path, config: Config, plans: Collection[UnitPlan], done: Collection[Unit]) -> list[str]:
@@ -87,10 +88,14 @@ def _keep_remains(run: Path, unit: Unit) -> None:
         return
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    for name in REMAINS:
-        if (source := run / unit.marker / name).is_file():
-            shutil.copyfile(source, partial / name)
-            sync(partial / name)
-    sync(partial)
+    marker = run / unit.marker
+    for source in [*(marker / name for name in REMAINS), *marker.glob(FILMS)]:
+        if source.is_file():
+            kept = partial / source.relative_to(marker)
+            kept.parent.mkdir(exist_ok=True)
+            shutil.copyfile(source, kept)
+            sync(kept)
+    for folder in (*partial.glob("*/"), partial):
+        sync(folder)
     os.rename(partial, target)
     sync(target.parent)

@@ -8,20 +8,15 @@ The initial states are the same for every version and every run (`stages.schedul
 from __future__ import annotations
 
 import json
-import re
-import shutil
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
-from pipeline.config import Config
 from stages import schedule
 from stages.door import run_stage
 from stages.play import LOG, Played, Player, logged
-from stages.signals import shielded
 from stages.simulation import open_pool
 from stages.unit import Work, prepare_torch
-from stages.video import Overlay, VideoWriter, overlay
+from stages.video.filming import filming
 
 
 def main() -> int:
@@ -43,30 +38,21 @@ def evaluate(work: Work) -> None:
     plan = schedule.evaluations(config)
     scratch = work.scratch("evaluate")
     outcomes: dict[int, Played] = {}
-    with open_pool(work, stage) as pool:
-        instructions = {task.name: task.instruction for task in pool.spec.tasks}
+    with open_pool(work, stage) as pool, filming(work, pool.spec) as films:
         about = {"name": pool.spec.name, "version": pool.spec.version, "renderer": pool.spec.renderer}
         (scratch / "simulator.json").write_text(json.dumps({**about, "split": schedule.EVALUATION}) + "\n")
         actor = PolicyActor(pool, policy, temperature=stage.temperature or 1.0, coherent=False, phases=work.phases)
-        player = Player(pool, actor, groups=1, phases=work.phases)
+        player = Player(pool, actor, groups=1, phases=work.phases, shoot=films.shoot)
         for played in logged(work.directory / LOG, player.play(plan)):
             outcomes[played.planned.index] = played
-            if played.frames:
-                with work.phases("video"):
-                    film(config, played, instructions[played.planned.task], scratch / "videos", work.unit.epoch)
             played.forget_images()
             success = sum(p.success for p in outcomes.values()) / len(outcomes)
-            work.progress(len(outcomes), len(plan), {"env/success_rate": success})
+            work.tell(len(outcomes), len(plan), {"env/success_rate": success})
     played_all = [outcomes[i] for i in sorted(outcomes)]
     with (scratch / "episodes.jsonl").open("w") as file:
         for played in played_all:
             file.write(json.dumps(outcome(played)) + "\n")
-    if config.video_cfg.video_base_dir and (scratch / "videos").is_dir():
-        target = Path(config.video_cfg.video_base_dir) / config.name / f"epoch-{work.unit.epoch:04d}"
-        with shielded():
-            shutil.copytree(scratch / "videos", target, dirs_exist_ok=True)
     work.summary |= env_metrics(played_all)
-    work.metrics.log(work.unit.epoch, work.summary)
 
 
 def outcome(played: Played) -> dict[str, object]:
@@ -77,6 +63,7 @@ def outcome(played: Played) -> dict[str, object]:
         "success": played.success,
         "steps": played.steps,
         "return": played.reward,
+        **({} if played.score is None else {"q_score": played.score}),
     }
 
 
@@ -90,6 +77,8 @@ def env_metrics(played: list[Played]) -> dict[str, float]:
         "env/episode_length": mean(played, lambda p: p.steps),
         "env/episodes": float(len(played)),
     }
+    if scores := [p.score for p in played if p.score is not None]:
+        metrics["env/q_score"] = sum(scores) / len(scores)
     for task in dict.fromkeys(p.planned.task for p in played):
         metrics[f"env/success_rate/{task}"] = mean([p for p in played if p.planned.task == task], lambda p: p.success)
     return metrics
@@ -98,28 +87,6 @@ def env_metrics(played: list[Played]) -> dict[str, float]:
 def mean(played: list[Played], of: Callable[[Played], float]) -> float:
     """Mean over episodes."""
     return sum(float(of(p)) for p in played) / len(played)
-
-
-def film(config: Config, played: Played, instruction: str, directory: Path, epoch: int) -> None:
-    """Write the film of an episode, named by epoch, task, episode and outcome."""
-    directory.mkdir(exist_ok=True)
-    task = re.sub(r"\W+", "-", played.planned.task)
-    result = "success" if played.success else "failure"
-    name = f"epoch-{epoch:04d}-{task}-episode-{played.planned.index:03d}-{result}.mp4"
-    rewards = played.rewards[played.executed]
-    with VideoWriter(directory / name, config.simulator.rendering_frequency) as writer:
-        steps_a_frame = config.simulator.action_frequency // config.simulator.rendering_frequency
-        for i, frame in enumerate(played.frames):
-            step = min((i + 1) * steps_a_frame, played.steps)
-            info = Overlay(
-                instruction=instruction,
-                task=played.planned.task,
-                seed=played.planned.seed,
-                step=step,
-                reward=float(rewards[:step].sum()),
-                success=played.success and step == played.steps,
-            )
-            writer.write(overlay(frame, info) if config.video_cfg.info_on_video else frame)
 
 
 if __name__ == "__main__":

@@ -16,12 +16,13 @@ import numpy as np
 
 from stages.lineup import Lineup, Planned
 from stages.metrics import Phases
-from stages.simulators.interface import Episode, Observation, split_of
+from stages.simulators.interface import ChunkResult, Episode, Observation, split_of
 from stages.simulators.pool import SimulatorPool, Start, Stepped, Ticket
 
 LOG = "episodes.jsonl"
 
 Rows = dict[str, np.ndarray]
+Shoot = Callable[[Planned, ChunkResult, int], None]
 
 
 @dataclasses.dataclass
@@ -39,9 +40,9 @@ class Played:
         terminated: the task ended it.
         truncated: the step limit ended it, and not the task.
         bootstrap_value: value of what was seen after the last step of a truncated episode, else 0.
-        frames: uint8 [448, 672, 3] one a step, where filmed.
         worker: the simulator worker it ran in.
         faults: why that worker was replaced meanwhile, a line each time.
+        score: how much of the task was done, from 0 to 1, where the simulator measures it.
     """
 
     planned: Planned
@@ -55,9 +56,9 @@ class Played:
     terminated: bool
     truncated: bool
     bootstrap_value: float
-    frames: list[np.ndarray]
     worker: int
     faults: list[str]
+    score: float | None = None
 
     @property
     def decisions(self) -> int:
@@ -77,7 +78,6 @@ class Played:
     def forget_images(self) -> None:
         """Free the memory of what nobody will look at again."""
         self.head = self.wrist = np.zeros(0, np.uint8)
-        self.frames.clear()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +123,6 @@ class _World:
     planned: Planned
     seen: Observation
     rows: dict[str, list[np.ndarray]] = dataclasses.field(default_factory=dict)
-    frames: list[np.ndarray] = dataclasses.field(default_factory=list)
 
     def add(self, **parts: np.ndarray) -> None:
         for name, part in parts.items():
@@ -137,11 +136,14 @@ class Player:
         pool: the simulators.
         actor: who decides.
         groups: the pipeline's stages: while one group of worlds simulates, the actor decides for another.
-        phases: where the seconds of the simulators are counted.
+        phases: where the seconds of the simulators, and of whoever takes the frames, are counted.
+        shoot: takes what a chunk shows of a filmed episode: the episode, the outcome of the chunk, and its row there.
     """
 
-    def __init__(self, pool: SimulatorPool, actor: Actor, *, groups: int, phases: Phases) -> None:
-        self._pool, self._actor, self._groups, self._phases = pool, actor, groups, phases
+    def __init__(
+        self, pool: SimulatorPool, actor: Actor, *, groups: int, phases: Phases, shoot: Shoot | None = None
+    ) -> None:
+        self._pool, self._actor, self._groups, self._phases, self._shoot = pool, actor, groups, phases, shoot
 
     def play(self, plan: Sequence[Planned]) -> Iterator[Played]:
         """Play episodes; a slot whose episode has ended goes on with another as long as there is one.
@@ -152,7 +154,9 @@ class Player:
         Yields:
             Each episode once it has ended.
         """
-        lineup = Lineup(plan, self._pool.num_envs, self._groups)
+        every = range(self._pool.num_envs)
+        workers = [self._pool.worker_of(slot) for slot in every] if self._pool.spec.one_clock else None
+        lineup = Lineup(plan, self._pool.num_envs, self._groups, workers)
         worlds: dict[int, _World] = {}
         sent: list[Sent | None] = [None] * self._groups
         begun = [self._begin(lineup, lineup.fill(group)) for group in range(self._groups)]
@@ -213,7 +217,9 @@ class Player:
             world = worlds[slot]
             world.add(rewards=result.rewards[row], executed=result.executed[row])
             world.add(**{name: part[row] for name, part in noted.items()})
-            world.frames += result.frames[row]
+            if self._shoot is not None and world.planned.film:
+                with self._phases("video"):
+                    self._shoot(world.planned, result, row)
             seen = _row(stepped.observation, row)
             if not (result.terminated[row] or result.truncated[row]):
                 world.seen = seen
@@ -229,9 +235,9 @@ class Player:
                     terminated=bool(result.terminated[row]),
                     truncated=not result.terminated[row],
                     bootstrap_value=values.get(row, 0.0),
-                    frames=world.frames,
                     worker=self._pool.worker_of(slot),
                     faults=stepped.faults[row],
+                    score=None if result.scores is None else float(result.scores[row]),
                 )
             )
             del worlds[slot]

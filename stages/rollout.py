@@ -18,12 +18,13 @@ from stages import demonstrations, schedule
 from stages.door import run_stage
 from stages.expert_actor import ExpertActor, windows
 from stages.lineup import Planned
-from stages.play import LOG, Played, Player, in_order, logged
+from stages.play import LOG, Played, Player, Shoot, in_order, logged
 from stages.simulation import open_pool
 from stages.simulators.interface import SimulatorSpec
 from stages.simulators.pool import SimulatorPool
-from stages.trajectories import EpisodeRecord, ShardAttributes, ShardSpec, ShardWriter
+from stages.trajectories import EpisodeRecord, Kind, ShardAttributes, ShardSpec, ShardWriter
 from stages.unit import Work, prepare_torch
+from stages.video.filming import filming
 
 
 def main() -> int:
@@ -48,12 +49,16 @@ def rollout(work: Work) -> None:
         if config.policy.compile:
             policy.accelerate()
     plan = schedule.rollouts(config, work.unit.epoch, shard_of(work))
-    with open_pool(work, stage) as pool:
+    with open_pool(work, stage) as pool, filming(work, pool.spec) as films:
         actor = PolicyActor(
-            pool, policy, temperature=stage.temperature, coherent=stage.noise == "chunk", phases=work.phases
+            pool,
+            policy,
+            temperature=schedule.temperature(config, work.unit.epoch),
+            coherent=stage.noise == "chunk",
+            phases=work.phases,
         )
-        player = Player(pool, actor, groups=stage.pipeline_stage_num, phases=work.phases)
-        spec = shard_spec(work, pool.spec, "tokens")
+        player = Player(pool, actor, groups=stage.pipeline_stage_num, phases=work.phases, shoot=films.shoot)
+        spec = shard_spec(work, pool.spec, "chain" if policy.chain_shape else "tokens", policy.chain_shape)
         with ShardWriter(work.scratch("rollout"), spec, attributes(work, pool.spec, version)) as writer:
             done: list[Played] = []
             for played in in_order(plan, logged(work.directory / LOG, player.play(plan))):
@@ -61,11 +66,10 @@ def rollout(work: Work) -> None:
                     writer.append(record(played))
                 played.forget_images()
                 done.append(played)
-                work.progress(len(done), len(plan), {"rollout/success_rate": success_rate(done)})
+                work.tell(len(done), len(plan), {"rollout/success_rate": success_rate(done)})
             with work.phases("write"):
                 writer.close()
     work.summary |= rollout_metrics(done)
-    work.metrics.log(work.unit.epoch, work.summary)
 
 
 def record(played: Played) -> EpisodeRecord:
@@ -102,11 +106,14 @@ def demonstrate(work: Work) -> None:
             f"set it to {config.policy.chunk} or less"
         )
     limit = stage.max_episode_steps or config.simulator.max_episode_steps
-    with open_pool(work, stage, expert_perturbation=stage.perturbation, max_episode_steps=limit) as pool:
+    with (
+        open_pool(work, stage, expert_perturbation=stage.perturbation, max_episode_steps=limit) as pool,
+        filming(work, pool.spec) as films,
+    ):
         spec = shard_spec(work, pool.spec, "demonstration")
         attempts: list[demonstrations.Attempt] = []
         with ShardWriter(work.scratch("demonstrate"), spec, attributes(work, pool.spec, None)) as writer:
-            for played in expert_episodes(work, pool, plan):
+            for played in expert_episodes(work, pool, plan, films.shoot):
                 kept = played.success or not stage.only_success
                 if kept:
                     with work.phases("write"):
@@ -114,7 +121,7 @@ def demonstrate(work: Work) -> None:
                 steps = int(played.executed[:, : stage.stride].sum())  # windows overlap behind that
                 attempts.append(demonstrations.Attempt(played.task, played.success, kept, len(played.executed), steps))
                 rate = sum(attempt.success for attempt in attempts) / len(attempts)
-                work.progress(len(attempts), len(plan), {"rollout/success_rate": rate})
+                work.tell(len(attempts), len(plan), {"rollout/success_rate": rate})
             if not any(attempt.kept for attempt in attempts):
                 raise UserError(
                     f"{work.unit}: the expert solved none of {len(plan)} episodes; make the task easier in "
@@ -123,13 +130,12 @@ def demonstrate(work: Work) -> None:
             with work.phases("write"):
                 writer.close()
     work.summary |= demonstrations.metrics(attempts)
-    work.metrics.log(0, work.summary)
 
 
-def expert_episodes(work: Work, pool: SimulatorPool, plan: list[Planned]) -> Iterator[EpisodeRecord]:
+def expert_episodes(work: Work, pool: SimulatorPool, plan: list[Planned], shoot: Shoot) -> Iterator[EpisodeRecord]:
     """Let the expert play the plan; episodes come in its order."""
     actor = ExpertActor(pool, work.config.demonstrate.stride)
-    player = Player(pool, actor, groups=min(2, pool.num_envs), phases=work.phases)
+    player = Player(pool, actor, groups=min(2, pool.num_envs), phases=work.phases, shoot=shoot)
     for played in in_order(plan, logged(work.directory / LOG, player.play(plan))):
         yield windows(played, work.config.policy.chunk)
 
@@ -144,8 +150,10 @@ def shard_of(work: Work) -> int:
     return work.unit.shard
 
 
-def shard_spec(work: Work, simulator: SimulatorSpec, kind: str) -> ShardSpec:
-    """Sizes of the shard's arrays."""
+def shard_spec(
+    work: Work, simulator: SimulatorSpec, kind: Kind, chain_shape: tuple[int, int, int] | None = None
+) -> ShardSpec:
+    """Sizes of the shard's arrays; `chain_shape` is a flow policy's."""
     policy = work.config.policy
     if simulator.action_dim != policy.action_dim:
         raise UserError(
@@ -153,11 +161,12 @@ def shard_spec(work: Work, simulator: SimulatorSpec, kind: str) -> ShardSpec:
             f"{simulator.action_dim} numbers: set policy.action_dim={simulator.action_dim}"
         )
     return ShardSpec(
-        kind="tokens" if kind == "tokens" else "demonstration",
+        kind=kind,
         image_size=simulator.image_size,
         proprio_dim=simulator.proprio_dim,
         chunk=policy.chunk,
         action_dim=policy.action_dim,
+        chain_shape=chain_shape,
     )
 
 

@@ -1,89 +1,71 @@
-"""What is written over a frame: two dark, translucent bands, the instruction above and the episode's state below.
-
-A frame is what a simulator films: the wrist cameras (224 x 224) one above the other on the left, the head camera
-(448 x 448) on the right.
-"""
+"""What is written over a frame: two dark, translucent bands, the instruction above and the episode's state below."""
 
 from __future__ import annotations
-
-import dataclasses
 
 import numpy as np
 from PIL import Image, ImageDraw
 
+from stages.video.layout import HEIGHT
 from stages.video.lettering import cut, font, wrap
 
-FRAME_SHAPE = (448, 672, 3)
-FONT_SIZE = 14
-LINE_HEIGHT = 20
-MARGIN = 6
-GAP = 18  # between the items of the lower band
+# Pixels in a frame of HEIGHT.
+FONT_SIZE, LINE_HEIGHT, MARGIN = 15, 20, 6
+GAP = 12  # between the items of the lower band
 MAX_LINES = 2  # of the instruction; the rest of a longer one is cut off
-DIM = 0.45  # how much of the scene shines through a band
-WHITE, GREEN = (255, 255, 255), (120, 255, 140)
+DIM = (np.arange(256) * 0.3).astype(np.uint8)  # how much of the scene shines through a band
+WHITE, GREEN, RED = (255, 255, 255), (120, 255, 140), (255, 170, 150)
+COLOURS = {"": WHITE, "success": GREEN, "failure": RED}
 
 
-@dataclasses.dataclass(frozen=True)
-class Overlay:
-    """What is told about a frame.
+class Bands:
+    """The bands over the frames of one episode; what does not change is drawn once.
 
-    Attributes:
+    Args:
         instruction: what the robot was asked to do.
         task: name of the task.
         seed: of the episode's initial state.
-        step: steps executed so far.
-        reward: sum of the rewards so far.
-        success: the task is done.
+        height: S of the frames.
     """
 
-    instruction: str
-    task: str
-    seed: int
-    step: int
-    reward: float
-    success: bool
+    def __init__(self, instruction: str, task: str, seed: int, height: int = HEIGHT) -> None:
+        scale = height / HEIGHT
+        self._face, self._width = font(round(FONT_SIZE * scale)), height * 3 // 2
+        self._margin, self._gap, line = round(MARGIN * scale), round(GAP * scale), round(LINE_HEIGHT * scale)
+        lines = wrap(instruction, self._face, self._width - 2 * self._margin, MAX_LINES)
+        above = Image.new("RGB", (self._width, self._margin + line * len(lines)))
+        pen = ImageDraw.Draw(above)
+        for number, text in enumerate(lines):
+            pen.text((self._margin, self._margin // 2 + number * line), text, WHITE, self._face)
+        self._above = np.asarray(above)
+        # What changes stands at fixed places, filled from the right, so that it can be read while the film runs.
+        widths = [int(self._face.getlength(widest)) + 1 for widest in ("success", "reward 00.00", "step 0000")]
+        ends = self._width - self._margin - np.cumsum([0, *(width + self._gap for width in widths)])
+        self._places = [int(end) - width for end, width in zip(ends[:-1], widths, strict=True)]
+        self._below = Image.new("RGB", (self._width, self._margin + line))
+        origin = f"seed {seed}"
+        space = int(ends[-1]) - self._margin - self._face.getlength(origin) - self._gap
+        name = cut(" ".join(task.split()), self._face, max(0.0, space))
+        pen, y = ImageDraw.Draw(self._below), self._margin // 2
+        pen.text((self._margin, y), name, WHITE, self._face)
+        pen.text((self._margin + self._face.getlength(name) + self._gap, y), origin, WHITE, self._face)
 
+    def over(self, frame: np.ndarray, step: int, reward: float, outcome: str) -> np.ndarray:
+        """Write over a frame.
 
-def overlay(frame: np.ndarray, info: Overlay) -> np.ndarray:
-    """Write `info` over a frame.
+        Args:
+            frame: uint8 [S, 1.5 S, 3], RGB; left as it is.
+            step: steps executed so far.
+            reward: sum of the rewards so far.
+            outcome: how the episode ended, `success` or `failure`; empty while it lasts.
 
-    Args:
-        frame: uint8 [448, 672, 3], RGB; left as it is.
-        info: what to write.
-
-    Returns:
-        A new frame, uint8 [448, 672, 3], which differs from `frame` in its bands only.
-    """
-    if frame.shape != FRAME_SHAPE or frame.dtype != np.uint8:
-        raise ValueError(f"a frame is uint8 {list(FRAME_SHAPE)}, this is {frame.dtype} {list(frame.shape)}")
-    written = frame.copy()
-    face = font(FONT_SIZE)
-    lines = wrap(info.instruction, face, FRAME_SHAPE[1] - 2 * MARGIN, MAX_LINES)
-    top = _dim(written[: MARGIN + LINE_HEIGHT * len(lines)])
-    pen = ImageDraw.Draw(top)
-    for number, line in enumerate(lines):
-        pen.text((MARGIN, MARGIN // 2 + number * LINE_HEIGHT), line, WHITE, face)
-    written[: top.height] = np.asarray(top)
-
-    bottom = _dim(written[-LINE_HEIGHT - MARGIN :])
-    pen = ImageDraw.Draw(bottom)
-    state = "success" if info.success else ""
-    # What changes stands at fixed places, filled from the right, so that it can be read while the film runs.
-    x = FRAME_SHAPE[1] - MARGIN
-    for text, widest, colour in (
-        (state, "success", GREEN),
-        (f"reward {info.reward:.2f}", "reward -000.00", WHITE),
-        (f"step {info.step}", "step 0000", WHITE),
-    ):
-        x -= int(max(face.getlength(text), face.getlength(widest)))
-        pen.text((x, MARGIN // 2), text, colour, face)
-        x -= GAP
-    pen.text(
-        (MARGIN, MARGIN // 2), cut(f"{' '.join(info.task.split())}   seed {info.seed}", face, x - MARGIN), WHITE, face
-    )
-    written[-bottom.height :] = np.asarray(bottom)
-    return written
-
-
-def _dim(band: np.ndarray) -> Image.Image:
-    return Image.fromarray((band * np.float32(DIM)).astype(np.uint8))
+        Returns:
+            A new frame, which differs from `frame` in its bands only.
+        """
+        below = self._below.copy()
+        pen = ImageDraw.Draw(below)
+        for x, text in zip(self._places, (outcome, f"reward {reward:.2f}", f"step {step}"), strict=True):
+            pen.text((x, self._margin // 2), text, COLOURS[outcome if text == outcome else ""], self._face)
+        written = frame.copy()
+        for band, ink in ((written[: len(self._above)], self._above), (written[-below.height :], np.asarray(below))):
+            np.maximum(DIM[band], ink, out=band)
+        return written

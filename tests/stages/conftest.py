@@ -116,7 +116,7 @@ class Tiny:
         return Stage(process, mark)
 
     def contents(self, unit: Unit) -> dict[str, str] | None:
-        """Checksums of all that a unit published, but for the times in its log; None if it published nothing."""
+        """Checksums of all that a unit published, but for logs, which hold times; None if it published nothing."""
         artifacts = {part: open_artifact(self.run / relative) for part, relative in unit.outputs.items()}
         if not any(artifacts.values()):
             return None
@@ -124,7 +124,8 @@ class Tiny:
         for part, artifact in artifacts.items():
             assert artifact is not None, f"{part} of {unit} is missing where other parts are published"
             found |= {f"{part}/{name}": record.sha256 for name, record in artifact.verify().manifest.files.items()}
-        return {name: sha256 for name, sha256 in found.items() if not name.endswith("metrics.jsonl")}
+        logs = ("metrics.jsonl", "usage.jsonl")
+        return {name: sha256 for name, sha256 in found.items() if not name.endswith(logs)}
 
     def copy(self, folder: Path, *without: Unit, **blocks: dict[str, object]) -> Tiny:
         """The run in another folder, without what some units published, and with other settings in some blocks."""

@@ -14,9 +14,9 @@ import pytest
 
 from stages.lineup import Planned
 from stages.metrics import Phases
-from stages.play import Played, Player, Sent, in_order, logged
+from stages.play import Played, Player, Sent, Shoot, in_order, logged
 from stages.policy_actor import together
-from stages.simulators.interface import HELD_OUT, Observation
+from stages.simulators.interface import HELD_OUT, ChunkResult, Observation
 from stages.simulators.pool import SimulatorPool, Start
 
 FAKES = Path(__file__).parent / "simulators"
@@ -66,12 +66,19 @@ def plan(episodes: int, film: int = -1) -> list[Planned]:
 
 
 def play(
-    episodes: int, num_envs: int, workers: int, groups: int, film: int = -1, log: Path = Path(os.devnull), **options
+    episodes: int,
+    num_envs: int,
+    workers: int,
+    groups: int,
+    film: int = -1,
+    log: Path = Path(os.devnull),
+    shoot: Shoot | None = None,
+    **options,
 ) -> list[Played]:
     disturb = options.pop("disturb", None)
     with SimulatorPool(COUNTING, options, num_envs, workers, max_restarts=50) as pool:
         actor = Whim(pool) if disturb is None else Whim(pool, disturb=lambda turn: disturb(pool, turn))
-        player = Player(pool, actor, groups=groups, phases=Phases())
+        player = Player(pool, actor, groups=groups, phases=Phases(), shoot=shoot)
         made = plan(episodes, film)
         return list(in_order(made, logged(log, player.play(made))))
 
@@ -147,10 +154,40 @@ def test_the_log_is_written_as_episodes_end_and_names_the_split(tmp_path: Path) 
     assert {line["seed"]: line["split"] for line in lines} == {HELD_OUT + 1: "evaluation", HELD_OUT - 1: "train"}
 
 
-def test_a_filmed_episode_that_follows_another_has_all_its_frames() -> None:
-    played = play(6, num_envs=2, workers=1, groups=1, film=4)
-    assert [len(each.frames) for each in played] == [0, 0, 0, 0, 20, 0]
-    assert [int(frame[0, 0, 0]) for frame in played[4].frames] == list(range(1, 21))
+class Camera:
+    """Keeps what a player hands it."""
+
+    def __init__(self) -> None:
+        self.frames: list[int] = []
+        self.outcomes: list[str] = []
+
+    def __call__(self, planned: Planned, result: ChunkResult, row: int) -> None:
+        assert planned.index == 4
+        assert len(result.frames[row]) == result.executed[row].sum()
+        self.frames += [int(frame[0, 0, 0]) for frame in result.frames[row]]
+        if result.terminated[row] or result.truncated[row]:
+            self.outcomes.append("success" if result.success[row] else "failure")
+
+
+def test_a_filmed_episode_that_follows_another_has_all_its_frames(undisturbed: list[Played]) -> None:
+    camera = Camera()
+    played = play(30, num_envs=6, workers=1, groups=2, film=4, shoot=camera)
+    assert camera.frames == list(range(1, 21))
+    assert camera.outcomes == ["failure"]
+    assert_same(played, undisturbed)
+
+
+def test_a_worker_that_dies_leaves_no_gap_and_no_frame_twice(undisturbed: list[Played]) -> None:
+    def disturb(pool: SimulatorPool, turn: int) -> None:
+        if turn in (2, 5, 6):
+            os.kill(pool.pids[turn % 2], signal.SIGKILL)
+
+    camera = Camera()
+    played = play(30, num_envs=6, workers=2, groups=2, film=4, shoot=camera, disturb=disturb)
+    assert any(each.faults for each in played if each.planned.index == 4), "it lived through one"
+    assert camera.frames == list(range(1, 21))
+    assert camera.outcomes == ["failure"]
+    assert_same(played, undisturbed)
 
 
 @pytest.mark.parametrize("episodes", [0, 1, 3])

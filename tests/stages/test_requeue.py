@@ -96,7 +96,8 @@ def test_a_job_that_is_started_again_leaves_its_former_self_alone(prepared, tmp_
     assert {path: path.read_bytes() for path in before} == before
     assert latest_incarnation(attempt) == attempt / "restart-1"
     names = {path.name for path in (attempt / "restart-1").iterdir()}
-    assert names == {"episodes.jsonl", "metrics.jsonl", "phases.jsonl", "progress.json", "simulator-0.log"}
+    logs = {"episodes.jsonl", "metrics.jsonl", "phases.jsonl", "usage.jsonl"}
+    assert names == logs | {"progress.json", "simulator-0.log"}
     assert tiny.contents(ROLLOUT) == prepared.contents(ROLLOUT)
     published = open_artifact(tiny.run / ROLLOUT.marker)
     lost.signal(signal.SIGCONT)  # ... and comes back

@@ -40,7 +40,7 @@ def test_shards_do_not_change_the_episodes(shards, group_size, rounds, tasks):
     parts = [p for shard in range(shards) for p in schedule.rollouts(cut, 3, shard)]
 
     def identity(p):
-        return p.index, p.task, p.seed, p.group
+        return p.index, p.task, p.seed, p.group, p.film
 
     assert [identity(p) for p in parts] == [identity(p) for p in whole]
     assert [p.noise.random() for p in parts] == [p.noise.random() for p in whole]
@@ -54,8 +54,36 @@ def test_a_group_shares_its_initial_state_but_not_its_noise():
     assert len({p.noise.random() for p in plan}) == 8
 
 
-def test_films_are_the_first_of_each_task_in_turn():
-    plan = schedule.evaluations(config(simulator={"tasks": ["a", "b"]}, video_cfg={"episodes": 3}))
-    assert [(p.task, p.film) for p in plan[:4]] == [("a", True), ("b", True), ("a", True), ("b", False)]
-    off = schedule.evaluations(config(video_cfg={"save_video": False}))
-    assert not any(p.film for p in off)
+@given(st.integers(0, 40), st.integers(0, 60), st.integers(1, 12))
+def test_films_are_as_many_as_asked_for_and_tasks_take_turns(films, episodes, tasks):
+    chosen = schedule.filmed(films, episodes, tasks)
+    assert len(chosen) <= films
+    assert chosen <= set(range(episodes))
+    of_task = [sum(index % tasks == task for index in chosen) for task in range(tasks)]
+    there = [len(range(task, episodes, tasks)) for task in range(tasks)]
+    assert of_task == [min(there[task], len(range(task, films, tasks))) for task in range(tasks)]
+
+
+def test_films_lie_evenly_over_the_episodes_and_so_over_shards_and_workers():
+    assert sorted(schedule.filmed(4, 100, 1)) == [0, 25, 50, 75]
+    made = config(
+        simulator={"tasks": ["a", "b"]},
+        rollout={"episodes": 64, "shards": 4, "group_size": 2},
+        video_cfg={"rollout_episodes": 8},
+    )
+    plans = [schedule.rollouts(made, 2, shard) for shard in range(4)]
+    assert [sum(p.film for p in plan) for plan in plans] == [2, 2, 2, 2]
+    assert all([p.task for p in plan if p.film] == ["a", "b"] for plan in plans)
+
+
+def test_a_video_config_says_how_many_are_filmed_of_what():
+    blocks = {"rollout": {"episodes": 8}, "demonstrate": {"episodes": 8}, "evaluate": {"episodes": 8}}
+
+    def films(**video):
+        made = config(video_cfg=video, **blocks)
+        plans = schedule.demonstrations(made, 0), schedule.rollouts(made, 1, 0), schedule.evaluations(made)
+        return [sum(p.film for p in plan) for plan in plans]
+
+    assert films() == [1, 1, 4]
+    assert films(demonstration_episodes=0, rollout_episodes=3, episodes=8) == [0, 3, 8]
+    assert films(save_video=False) == [0, 0, 0]

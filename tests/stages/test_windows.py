@@ -28,7 +28,6 @@ def episode_of(steps: int, stride: int, dirty: frozenset[int] = frozenset()) -> 
         terminated=True,
         truncated=False,
         bootstrap_value=0.0,
-        frames=[],
         worker=0,
         faults=[],
     )
