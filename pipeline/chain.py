@@ -169,7 +169,7 @@ def _close(run: Path, config: Config, sender: Sender, launcher: Launcher) -> str
 
 
 def _track(run: Path, config: Config) -> None:
-    if config.trainer.logger.mlflow.enable:
+    if config.trainer.logger.enabled:
         # What goes wrong is in its own log, and `baton track` makes up for it.
         subprocess.run([sys.executable, "-m", "pipeline.tracking", str(run)], check=False)
 

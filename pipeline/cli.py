@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable
 
 import typer
 
-from pipeline.commands import check, look, mend, run
+from pipeline.commands import behavior, check, environment, importing, look, mend, replay, report, run, track
 from pipeline.errors import UserError
 
 INTERRUPTED = 130
@@ -17,16 +18,21 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "submit": run.submit,
     "status": look.status,
     "logs": look.logs,
-    "report": look.report,
-    "ui": look.ui,
-    "track": look.track,
+    "report": report.report,
+    "compare": report.compare,
+    "ui": track.ui,
+    "track": track.track,
     "retry": mend.retry,
     "rerun": mend.rerun,
     "cancel": mend.cancel,
     "demos": run.demos,
+    "import-lerobot": importing.import_lerobot,
+    "replay": replay.replay,
     "tasks": look.tasks,
+    "behavior-tasks": behavior.behavior_tasks,
     "config": look.show_config,
     "doctor": check.doctor,
+    "env": environment.env,
     "dev-cluster": check.dev_cluster,
 }
 
@@ -43,6 +49,8 @@ for name, command in COMMANDS.items():
 
 def main() -> None:
     """Run the command; a user's mistake ends in one line and exit code 2."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # the terminal's encoding may lack a letter of a name
     try:
         app()
     except UserError as error:

@@ -44,6 +44,20 @@ def explain() -> Group:
     return Group(*tables)
 
 
+def explained_fields() -> list[dict[str, str]]:
+    """The same for programs: a record for every field that is no block."""
+    return [
+        {
+            "field": ".".join(keys),
+            "type": describe_type(field),
+            "default": _default(field),
+            "description": field.description or "",
+        }
+        for keys, field in fields()
+        if not _is_block(field.annotation)
+    ]
+
+
 def describe_type(field: FieldInfo) -> str:
     """The type and bounds of a field in a few words, e.g. `int >= 1 | null`."""
     return _words(field.annotation, field.metadata)

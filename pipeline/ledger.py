@@ -10,7 +10,7 @@ import datetime
 import functools
 import json
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,8 +22,11 @@ from pipeline.config import Config
 from pipeline.errors import UserError
 from pipeline.jobs import History, histories
 from pipeline.plan import UnitPlan, evaluation_epochs, make_plan
+from slurm.launcher import Sight
+from slurm.states import State
 
 FREED = "freed"
+TAIL = 4096  # bytes, of which a line of a log of phases takes some 50
 Status = Literal["waiting", "running", "published", "failed"]
 
 
@@ -40,6 +43,7 @@ class UnitState:
         seconds: how long it took; None until it has ended.
         metrics: the manifest's summary; empty until it is published.
         progress: what a running stage last said of itself: done, total, metrics.
+        phase: that a running stage was in before, in its own word, e.g. `load`; empty before the first.
         error: why the newest attempt was not published; None if it was or goes on.
     """
 
@@ -51,6 +55,7 @@ class UnitState:
     seconds: float | None = None
     metrics: dict[str, float] = dataclasses.field(default_factory=dict)
     progress: dict[str, Any] | None = None
+    phase: str = ""
     error: str | None = None
 
 
@@ -63,12 +68,25 @@ class Snapshot:
         config: its config.
         units: of the plan, in plan order, and evaluations that earlier settings of `epochs` asked for.
         driver: the orchestrator that holds the lease; None if there is none.
+        queued: keys of submitted jobs that have not started, as far as whoever took it asked.
+        sights: what the launcher said of jobs, by key, likewise; their seconds go on, so they make no difference.
     """
 
     run: Path
     config: Config
     units: tuple[UnitState, ...]
     driver: str | None = None
+    queued: frozenset[str] = frozenset()
+    sights: Mapping[str, Sight] = dataclasses.field(default_factory=dict, compare=False)
+
+    def seen(self, sights: Mapping[str, Sight]) -> Snapshot:
+        """The same with what the launcher says of the jobs.
+
+        Args:
+            sights: by key of the job.
+        """
+        queued = frozenset(key for key, sight in sights.items() if sight.state is State.WAITING)
+        return dataclasses.replace(self, queued=queued, sights=sights)
 
 
 def read(run: Path) -> Snapshot:
@@ -229,8 +247,12 @@ def _state(run: Path, config: Config, unit: Unit, history: History, found: tuple
         return UnitState(unit, "published", manifest.attempt, attempts, began, seconds, manifest.metrics)
     last, submission = history.last, history.open
     if submission is not None:
-        progress = _progress(latest_incarnation(attempt_directory(run, unit, submission.attempt)))
-        return UnitState(unit, "running", submission.attempt, history.submissions, history.began, progress=progress)
+        attempt = latest_incarnation(attempt_directory(run, unit, submission.attempt))
+        phase = _phase(attempt)  # first: a stage that publishes is then told with all it did before
+        progress = _progress(attempt)
+        return UnitState(
+            unit, "running", submission.attempt, history.submissions, history.began, progress=progress, phase=phase
+        )
     if last is None:
         return UnitState(unit, "waiting", attempts=history.submissions)
     given_up = last.outcome == "refused" or any(
@@ -246,6 +268,16 @@ def _state(run: Path, config: Config, unit: Unit, history: History, found: tuple
         last.seconds,
         error=last.error,
     )
+
+
+def _phase(attempt: Path) -> str:
+    try:
+        with open(attempt / "phases.jsonl", "rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
+            lines = file.read().split(b"\n")[:-1]  # the last may be torn
+    except FileNotFoundError:
+        return ""
+    return str(json.loads(lines[-1])["phase"]) if lines else ""
 
 
 def _progress(attempt: Path) -> dict[str, Any] | None:

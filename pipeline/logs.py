@@ -45,16 +45,7 @@ def print_logs(
     Raises:
         UserError: there is no such unit or attempt, or there is no log yet.
     """
-    if what in OTHERS:
-        if given := [f"--{k}" for k, v in (("epoch", epoch), ("shard", shard), ("attempt", attempt)) if v is not None]:
-            raise UserError(f"{given[0]}: the log of {what} is no unit's; leave it out")
-        sources = [_Source(what, lambda: _other(run, what))]
-        states: list[UnitState] = []
-    elif what is None or what in STAGES:
-        states = _having(run, choose(ledger.read(run), what, epoch, shard), attempt)
-        sources = [_unit_source(run, state, attempt) for state in states]
-    else:
-        raise UserError(f"{what!r} has no log: name a stage ({', '.join(STAGES)}) or {', '.join(OTHERS)}")
+    sources, states = _select(run, what, epoch, shard, attempt)
     present = [source for source in sources if source.find() is not None]
     if follow:
         _follow(sources, lambda: _over(run, [state.unit for state in states], attempt), lines)
@@ -62,10 +53,60 @@ def print_logs(
         printer = _Printer(len(present) > 1)
         for source in present:
             printer.go_on(source, lines)
-    elif states and states[0].error:
-        raise UserError(f"{states[0].unit} left no log; {states[0].error}")
     else:
-        raise UserError(f"{sources[0].name} has no log yet: `baton status {run}` shows how far the run is")
+        raise _no_log(run, sources, states)
+
+
+@dataclasses.dataclass(frozen=True)
+class LogFile:
+    """Where a log lies.
+
+    Attributes:
+        source: the unit, or one of `OTHERS`.
+        attempt: the unit's attempt; None where it is no unit.
+        path: of the file.
+        bytes: its size.
+    """
+
+    source: str
+    attempt: int | None
+    path: str
+    bytes: int
+
+
+def find_logs(
+    run: Path, what: str | None = None, epoch: int | None = None, shard: int | None = None, attempt: int | None = None
+) -> list[LogFile]:
+    """The files that `print_logs` prints, for the same arguments.
+
+    Raises:
+        UserError: as there.
+    """
+    sources, states = _select(run, what, epoch, shard, attempt)
+    there = [(source.name, path) for source in sources if (path := source.find()) is not None]
+    if not there:
+        raise _no_log(run, sources, states)
+    return [LogFile(name, _attempt(path), str(path), path.stat().st_size) for name, path in there]
+
+
+def _select(
+    run: Path, what: str | None, epoch: int | None, shard: int | None, attempt: int | None
+) -> tuple[list[_Source], list[UnitState]]:
+    """What is to be printed, and the units that it belongs to."""
+    if what in OTHERS:
+        if given := [f"--{k}" for k, v in (("epoch", epoch), ("shard", shard), ("attempt", attempt)) if v is not None]:
+            raise UserError(f"{given[0]}: the log of {what} is no unit's; leave it out")
+        return [_Source(what, lambda: _other(run, what))], []
+    if what is None or what in STAGES:
+        states = _having(run, choose(ledger.read(run), what, epoch, shard), attempt)
+        return [_unit_source(run, state, attempt) for state in states], states
+    raise UserError(f"{what!r} has no log: name a stage ({', '.join(STAGES)}) or {', '.join(OTHERS)}")
+
+
+def _no_log(run: Path, sources: Sequence[_Source], states: Sequence[UnitState]) -> UserError:
+    if states and states[0].error:
+        return UserError(f"{states[0].unit} left no log; {states[0].error}")
+    return UserError(f"{sources[0].name} has no log yet: `baton status {run}` shows how far the run is")
 
 
 def choose(
@@ -152,6 +193,12 @@ def _log(run: Path, state: UnitState, attempt: int | None) -> Path | None:
     return next((path for path in paths if path.exists()), None)
 
 
+def _attempt(path: Path) -> int | None:
+    """The number of the attempt that wrote a log; None where it belongs to no attempt."""
+    below = path.parts[len(path.parts) - path.parts[::-1].index("attempts") :] if "attempts" in path.parts else ()
+    return next((int(name) for name in below if name.isdigit()), None)
+
+
 def _other(run: Path, what: str) -> Path | None:
     if what == "chain":
         folders = sorted((run / "attempts" / "chain").glob("*"), key=lambda path: int(path.name))
@@ -221,7 +268,7 @@ class _Printer:
             lines = None
 
     def _head(self, source: _Source, path: Path) -> None:
-        attempt = next((name for name in reversed(path.parts[:-1]) if name.isdigit()), None)
+        attempt = _attempt(path)
         gap = "\n" if self._last else ""
         print(f"{gap}==> {source.name}" + (f", attempt {attempt}" if attempt else "") + " <==", flush=True)
         self._last = path

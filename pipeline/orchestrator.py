@@ -85,7 +85,11 @@ def drive(
             lease.beat()
             loop.settle()
             snapshot = loop.look()
-            loop.raise_failures(snapshot)
+            try:
+                loop.raise_failures(snapshot)
+            except UserError:
+                show(snapshot)
+                raise
             finished = loop.finished(snapshot)
             if not finished and loop.start(snapshot):
                 snapshot = loop.look()
@@ -124,6 +128,7 @@ class Loop:
         self._run, self._launcher, self._machine, self._say = run, launcher, machine, say
         self.submitter = Submitter(run, launcher, sender)
         self._stages, self._reader = stages, ledger.Reader(run, stages)
+        self._sights: dict[str, Sight] = {}
         self._ending: dict[str, float] = {}  # key -> when one of its job and its artifact was first seen gone or there
         self._late: set[str] = set()  # keys of jobs ended because of their time limit
         self._kept: set[Unit] = set()  # what was done when retention was last looked at
@@ -144,7 +149,8 @@ class Loop:
         opened = open_jobs(self._run)
         if self.failing():
             self._launcher.hurry()
-        for key, sight in self._launcher.poll([job for _, _, job in opened.values()]).items():
+        self._sights = self._launcher.poll([job for _, _, job in opened.values()])
+        for key, sight in self._sights.items():
             unit, record, job = opened[key]
             if sight.state is State.LOST:
                 raise UserError(
@@ -178,8 +184,8 @@ class Loop:
         )
 
     def look(self) -> Snapshot:
-        """The state of the run."""
-        return self._reader.read()
+        """The state of the run, with what the launcher said last of its jobs."""
+        return self._reader.read().seen(self._sights)
 
     def raise_failures(self, snapshot: Snapshot) -> None:
         """Stop where a unit needs the user.

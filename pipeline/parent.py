@@ -78,8 +78,9 @@ def watch(run: Path, job: Job, show: Callable[[Snapshot], None], say: Callable[[
     launcher = SlurmLauncher(config.slurm.query_seconds, say=say)
     shown: Snapshot | None = None
     while True:
-        over = launcher.poll([job])[job.key].state is State.ENDED
-        snapshot = ledger.read(run)
+        sights = launcher.poll([job])
+        over = sights[job.key].state is State.ENDED
+        snapshot = ledger.read(run).seen(sights)
         if snapshot != shown:
             show(snapshot)
             shown = snapshot

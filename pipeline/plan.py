@@ -39,7 +39,7 @@ def make_plan(config: Config, also_evaluate: Collection[int] = ()) -> tuple[Unit
     Returns:
         Units in an order in which each comes after all that it needs; within an epoch as in `ORDER`.
     """
-    demonstrations = config.demonstrate.shards if config.sft.steps else 0
+    demonstrations = config.demonstrate.shards if config.sft.steps and config.demonstrate.imported is None else 0
     plans = [_plan(config, Unit(0, "demonstrate", shard), ()) for shard in range(demonstrations)]
     plans.append(_plan(config, policy_unit(0), tuple(p.unit for p in plans)))
     evaluated = evaluation_epochs(config) | set(also_evaluate)

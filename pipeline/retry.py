@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -18,6 +19,27 @@ from pipeline.submission import Sender
 from slurm.options import megabytes, minutes
 
 
+@dataclasses.dataclass(frozen=True)
+class Again:
+    """A unit that is tried again.
+
+    Attributes:
+        unit: its name.
+        mem: memory a node that it gets from now on; None: what it had.
+        minutes: time limit that it gets from now on; None: what it had.
+    """
+
+    unit: str
+    mem: str | None
+    minutes: int | None
+
+    def __str__(self) -> str:
+        """A line for people."""
+        limit = f"{self.minutes // 60}:{self.minutes % 60:02d}:00 of time" if self.minutes else None
+        given = [*([f"{self.mem} of memory"] if self.mem else []), *([limit] if limit else [])]
+        return f"to be tried again: {self.unit}" + (f", with {' and '.join(given)}" if given else "")
+
+
 def retry(
     run: Path,
     stage: str | None = None,
@@ -27,7 +49,7 @@ def retry(
     mem: str | None = None,
     time: str | None = None,
     say: Callable[[str], None] = to_stderr,
-) -> list[str]:
+) -> list[Again]:
     """Forget the failures of units, so that the usual command tries them again.
 
     Args:
@@ -40,7 +62,7 @@ def retry(
         say: shows one line to the user.
 
     Returns:
-        For each unit a line that says what it is tried again with.
+        The units and what each is tried again with.
 
     Raises:
         UserError: an amount is none or cannot be given here, no unit of those named has failed, or the run is being
@@ -57,12 +79,12 @@ def retry(
             states = _matching(run, stage, epoch, shard)
         chosen = _choose(run, states, named=(stage, epoch, shard) != (None, None, None))
         plans = {plan.unit: plan for plan in ledger.run_plan(run, config)}
-        histories, lines = jobs.histories(run), []
+        histories, again = jobs.histories(run), []
         for state in chosen:
             memory, limit = _allowance(config, plans[state.unit], histories[state.unit], mem, time)
             jobs.append(run, "reset", unit=str(state.unit), mem=memory, minutes=limit, note="retry")
-            lines.append(f"to be tried again: {state.unit}{_with(memory, limit)}")
-    return lines
+            again.append(Again(str(state.unit), memory, limit))
+    return again
 
 
 def _check_amounts(config: Config, mem: str | None, time: str | None) -> None:
@@ -137,8 +159,3 @@ def _allowance(
     if limit is None and (history.minutes or more_time > 1):
         limit = round((history.minutes or options.time) * more_time)
     return mem, limit
-
-
-def _with(mem: str | None, limit: int | None) -> str:
-    given = [*([f"{mem} of memory"] if mem else []), *([f"{limit // 60}:{limit % 60:02d}:00 of time"] if limit else [])]
-    return f", with {' and '.join(given)}" if given else ""

@@ -17,7 +17,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from pipeline import lease, validation
+from pipeline import checkpoints, lease, validation
 from pipeline.artifacts import now, write_synced
 from pipeline.config import CHANGEABLE, Config
 from pipeline.errors import UserError
@@ -38,7 +38,8 @@ def create_or_resume(config: Config) -> Path:
         The run directory, absolute.
 
     Raises:
-        UserError: the run was made with another config, the directory is no run, or somebody else drives it now.
+        UserError: the run was made with another config, its checkpoint does not fit, the directory is no run, or
+            somebody else drives it now.
     """
     run = Path(config.runs_dir).expanduser().absolute() / config.name
     if re.search(r"%\d*a", str(run)):
@@ -46,6 +47,7 @@ def create_or_resume(config: Config) -> Path:
     if (run / CONFIG).exists():
         _resume(run, config)
         return run
+    checkpoints.require(config)
     strangers = sorted(p.name for p in run.iterdir() if p.name not in (CONFIG, IDENTITY)) if run.is_dir() else []
     strangers = [
         name for name in strangers if not name.startswith(f".{CONFIG}") and not name.startswith(f".{IDENTITY}")
@@ -134,15 +136,25 @@ def differences(old: Config, new: Config) -> list[tuple[str, Any, Any]]:
     Returns:
         (dotted key, old value, new value) of every value that differs, sorted by key.
     """
-    before, after = _flat(old.model_dump(mode="json")), _flat(new.model_dump(mode="json"))
+    before, after = flat(old), flat(new)
     keys = sorted(before.keys() | after.keys())
     return [(key, before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)]
+
+
+def flat(config: Config) -> dict[str, Any]:
+    """Dotted key -> value, e.g. `rollout.num_envs` -> 16; an empty block stands for itself."""
+    return _flat(config.model_dump(mode="json"))
+
+
+def changeable(key: str) -> bool:
+    """Whether a run may be continued with another value at a dotted key."""
+    return key in CHANGEABLE or key.split(".")[0] in CHANGEABLE
 
 
 def _resume(run: Path, config: Config) -> None:
     found = load(run)
     changed = differences(found, config)
-    fixed = [entry for entry in changed if entry[0].split(".")[0] not in CHANGEABLE]
+    fixed = [entry for entry in changed if not changeable(entry[0])]
     if fixed:
         listing = "; ".join(f"{key}: the run has {_show(old)}, asked is {_show(new)}" for key, old, new in fixed)
         raise UserError(
@@ -160,7 +172,13 @@ def _resume(run: Path, config: Config) -> None:
 
 @functools.lru_cache(maxsize=16)
 def _load(path: Path, _inode: int, _modified: int) -> Config:
-    return validation.parse(path.read_text())
+    try:
+        return validation.parse(path.read_text(), str(path))
+    except UserError as error:
+        raise UserError(
+            f"{error}\n{path} was changed by hand or written by another version of Baton: put it back, or use the "
+            f"version that {path.with_name(IDENTITY)} names under code"
+        ) from None
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -10,6 +10,8 @@ import pytest
 
 from slurm.cluster import ClusterError, down, packages, up
 
+pytest_plugins = ["tests.browser"]
+
 PREFIX = "baton-slurm-"
 
 

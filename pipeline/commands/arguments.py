@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +20,12 @@ ConfigArgument = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML fil
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="E.g. sft.steps=500.")]
 EpochOption = Annotated[int | None, typer.Option("--epoch", min=0, help="Only units of this epoch.")]
 ShardOption = Annotated[int | None, typer.Option("--shard", min=0, help="Only this shard.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="For programs: one JSON document, see docs/json.md.")]
+
+
+def named_run(run: str) -> Path | None:
+    """The directory of a run given by path or name; None where there is none."""
+    return next((path for path in (Path(run), RUNS / run) if (path / "config.yaml").is_file()), None)
 
 
 def find_run(run: str) -> Path:
@@ -27,9 +34,8 @@ def find_run(run: str) -> Path:
     Raises:
         UserError: there is none; names those there are.
     """
-    for directory in (Path(run), RUNS / run):
-        if (directory / "config.yaml").is_file():
-            return directory
+    if directory := named_run(run):
+        return directory
     known = sorted(path.parent.name for path in RUNS.glob("*/config.yaml"))
     there = f"runs in {RUNS}: {', '.join(known)}" if known else f"{RUNS.resolve()} holds none; start one with baton run"
     raise UserError(f"{run!r} is neither a run directory nor the name of a run; {there}")
@@ -60,6 +66,13 @@ def shorten(path: Path) -> Path:
 
 def console() -> Console:
     """The terminal, or whatever stdout is."""
-    from rich.console import Console
+    from pipeline.report.terminal import console_on
 
-    return Console(highlight=False)
+    return console_on(sys.stdout)
+
+
+def aside() -> Console:
+    """The terminal, or whatever stderr is: for what people watch while stdout is a program's."""
+    from pipeline.report.terminal import console_on
+
+    return console_on(sys.stderr)

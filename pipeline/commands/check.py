@@ -18,14 +18,18 @@ def doctor(
     wait: Annotated[
         float, typer.Option("--wait", min=0, help="Seconds a probe's job may wait in the queue; 0: look at no node.")
     ] = 60,
+    simulator: Annotated[
+        str | None, typer.Option("--simulator", metavar="NAME", help="Start it and check it instead: omnigibson.")
+    ] = None,
 ) -> None:
     """Tell whether a config will run on this cluster.
 
-    Nothing of the run is submitted; one tiny job in each partition looks around there.
+    Nothing of the run is submitted; one tiny job in each partition looks around there. With --simulator one job starts
+    the real simulator and holds it to what Baton takes for granted.
     """
     from pipeline.doctor import doctor_command
 
-    doctor_command(config, overrides, as_json, wait)
+    doctor_command(config, overrides, as_json, wait, simulator)
 
 
 def dev_cluster(
@@ -33,7 +37,7 @@ def dev_cluster(
     root: Annotated[Path | None, typer.Option("--root", help="Directory that holds all of it.")] = None,
     purge: Annotated[bool, typer.Option("--purge", help="With down: delete its directory too.")] = False,
 ) -> None:
-    """A real Slurm of four nodes on this machine, to try Baton out."""
+    """A real Slurm of four nodes on your own machine."""
     from slurm.cluster import ClusterError, default_root, down, status, up
 
     place = root or default_root()

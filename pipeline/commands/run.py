@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.commands.arguments import ConfigArgument, Overrides, console, shorten
+from pipeline.commands.arguments import ConfigArgument, JsonOption, Overrides, aside, console, shorten
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the plan, write Slurm's scripts, submit nothing.")
     ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --dry-run: one JSON document for programs.")] = False,
 ) -> None:
     """Carry a run out, or continue it.
 
@@ -35,8 +37,10 @@ def run(
 
     composed = compose(config, overrides or [])
     if dry_run:
-        _show_plan(composed)
+        _show_plan(composed, as_json)
         return
+    if as_json:
+        raise UserError("run --json needs --dry-run; what a run came to: baton report RUN --json")
     place, schedule = launchers.where(composed), composed.slurm.schedule
     directory = shorten(rundir.create_or_resume(composed))
     again = shlex.join(["baton", "run", str(config), *(overrides or [])])
@@ -55,8 +59,8 @@ def run(
     _print_result(directory)
 
 
-def submit(config: ConfigArgument, overrides: Overrides = None) -> None:
-    """Carry a run out from a small Slurm job that requeues itself.
+def submit(config: ConfigArgument, overrides: Overrides = None, as_json: JsonOption = False) -> None:
+    """Carry a run out from a Slurm job that requeues itself.
 
     It does what `baton run` does. Mistakes in the config are told here, before anything is submitted.
     """
@@ -72,23 +76,31 @@ def submit(config: ConfigArgument, overrides: Overrides = None) -> None:
     machine.Machine.of(directory, composed)
     kind: parent.Kind = "pilot" if composed.slurm.schedule == "pilot" else "orchestrator"
     job, log = parent.submit(directory, kind, orchestrator.to_stderr)
+    if as_json:
+        from pipeline.report import records
+
+        records.write({"run": str(directory), "job": job.id, "log": str(shorten(log))})
+        return
     print(f"job {job.id} looks after {directory}; its log: {shorten(log)}")
     print(f"to look: baton status {directory}; to stop everything: baton cancel {directory}")
 
 
-def demos(config: ConfigArgument, overrides: Overrides = None) -> None:
+def demos(config: ConfigArgument, overrides: Overrides = None, as_json: JsonOption = False) -> None:
     """Write the scripted expert's episodes as shards.
 
     They are the first units of the run that `baton run` carries out with the same arguments, which goes on from them.
     """
     from pipeline import launchers, orchestrator, rundir
     from pipeline.compose import compose
-    from pipeline.report.demonstrations import demonstrations_table
+    from pipeline.report import records
+    from pipeline.report.demonstrations import demonstrations, demonstrations_table
     from pipeline.report.live import View
 
     composed = compose(config, overrides or [])
     if composed.sft.steps == 0:
         raise UserError(f"{config}: sft.steps=0: a run that begins with policy.checkpoint has no demonstrations")
+    if composed.demonstrate.imported is not None:
+        raise UserError(f"{config}: demonstrate.imported is set: `baton import-lerobot` writes these demonstrations")
     launchers.where(composed)
     directory = rundir.create_or_resume(composed)
     # Nothing else waits for these units: whatever the schedule of the run, they need no chain and no allocation.
@@ -96,12 +108,16 @@ def demos(config: ConfigArgument, overrides: Overrides = None) -> None:
     launcher = launchers.launcher_for(directory, supervised, orchestrator.to_stderr)
     directory, arguments = shorten(directory), [str(config), *(overrides or [])]
     try:
-        with View(console()) as view:
+        with View(aside() if as_json else console()) as view:
             orchestrator.drive(directory, view, launcher=launcher, stages=("demonstrate",))
     except KeyboardInterrupt:
         _say_detached(directory, shlex.join(["baton", "demos", *arguments]))
         raise
-    console().print(demonstrations_table(directory), soft_wrap=True)
+    made = demonstrations(directory)
+    if as_json:
+        records.write({"run": str(directory), **dataclasses.asdict(made)})
+        return
+    console().print(demonstrations_table(made), soft_wrap=True)
     print(f"to train on them: {shlex.join(['baton', 'run', *arguments])}")
 
 
@@ -145,26 +161,33 @@ def _hold_allocation(directory: Path, view: View, again: str) -> None:
 def _print_result(directory: Path) -> None:
     from pipeline.report.tables import TABLE
 
-    console().print((directory / TABLE).read_text(), end="", markup=False, highlight=False, soft_wrap=True)
+    console().print(
+        (directory / TABLE).read_text(encoding="utf-8"), end="", markup=False, highlight=False, soft_wrap=True
+    )
 
 
-def _show_plan(config: Config) -> None:
-    from pipeline import launchers, resources
+def _show_plan(config: Config, as_json: bool) -> None:
+    from pipeline import checkpoints, launchers, resources
     from pipeline.dry_run import dry_run
     from pipeline.memory import estimate
     from pipeline.plan import make_plan
+    from pipeline.report import records
     from pipeline.report.tables import dry_run_lines, plan_table
 
+    checkpoints.check(config)
     plans, terminal = make_plan(config), console()
     # Scripts for a cluster can be written anywhere.
-    if config.slurm.launcher == "slurm" or launchers.where(config) == "slurm":
-        scripts = dry_run(config)
-        terminal.print(plan_table(config, plans))
+    scripts = dry_run(config) if config.slurm.launcher == "slurm" or launchers.where(config) == "slurm" else None
+    cores, memory = resources.machine_cores(), [str(stage) for stage in estimate(config)]
+    if scripts is None:
+        shares = [(plan.unit.stage, plan.share) for plan in plans]
+        resources.check_machine(config, shares, cores, resources.machine_gpus())
+    if as_json:
+        records.write(records.plan_record(config, plans, memory, scripts))
+        return
+    terminal.print(plan_table(config, plans))
+    if scripts is not None:
         terminal.print(dry_run_lines(scripts), soft_wrap=True)
         return
-    cores = resources.machine_cores()
-    shares = [(plan.unit.stage, plan.share) for plan in plans]
-    resources.check_machine(config, shares, cores, resources.machine_gpus())
-    terminal.print(plan_table(config, plans))
-    terminal.print("\n".join(["memory:", *(f"  {stage}" for stage in estimate(config))]), markup=False, highlight=False)
+    terminal.print("\n".join(["memory:", *(f"  {stage}" for stage in memory)]), markup=False)
     terminal.print(f"on {cores} cores of this machine; a dry run: nothing was written", markup=False)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from pipeline.ledger import Snapshot, UnitState
+if TYPE_CHECKING:
+    from pipeline.report.standing import Overview, Standing
 
 SUCCESS = ("env/success_rate", "rollout/success_rate")
 
@@ -19,13 +22,13 @@ class Group:
     Attributes:
         epoch: 0 is the warm start.
         stage: one of `pipeline.artifacts.STAGES`.
-        units: the states of its units.
+        units: where its units stand.
         episodes: episodes a unit runs; 0 where the stage runs none.
     """
 
     epoch: int
     stage: str
-    units: tuple[UnitState, ...]
+    units: tuple[Standing, ...]
     episodes: float = 0
 
     @property
@@ -33,10 +36,10 @@ class Group:
         """Units published."""
         return self.count("published")
 
-    @property
+    @functools.cached_property
     def status(self) -> str:
-        """What matters most of its units: failed, running, published, begun (some of them), waiting."""
-        for status in ("failed", "running"):
+        """What matters most of its units: failed, running, queued, published, begun (some of them), waiting."""
+        for status in ("failed", "running", "queued"):
             if self.count(status):
                 return status
         return "published" if self.done == len(self.units) else "begun" if self.done else "waiting"
@@ -44,49 +47,53 @@ class Group:
     @property
     def attempts(self) -> int:
         """Attempts at all its units."""
-        return sum(state.attempts for state in self.units)
+        return sum(unit.state.attempts for unit in self.units)
 
-    @property
-    def seconds(self) -> float:
-        """Seconds its units took, summed."""
-        return sum(state.seconds or 0.0 for state in self.units)
-
-    @property
+    @functools.cached_property
     def success(self) -> float | None:
         """Success over its units, each weighted by its episodes so far; None until known."""
-        rates = [rate for state in self.units if (rate := self._rate(state)) is not None]
+        rates = [rate for unit in self.units if (rate := self._rate(unit)) is not None]
         weight = sum(episodes for _, episodes in rates)
         return sum(rate * episodes for rate, episodes in rates) / weight if weight else None
 
     @property
+    def loss(self) -> float | None:
+        """The loss that its newest unit told of; None where the stage has none."""
+        told = (unit.state.metrics or (unit.state.progress or {}).get("metrics", {}) for unit in self.units)
+        losses = [metrics["actor/loss"] for metrics in told if metrics.get("actor/loss") is not None]
+        return losses[-1] if losses else None
+
+    @property
     def steps(self) -> tuple[int, int] | None:
         """Steps done and in all of its running units, as they report them; None where none does."""
-        reports = [state.progress for state in self.units if state.status == "running" and state.progress]
+        reports = [unit.state.progress for unit in self.units if unit.status == "running" and unit.state.progress]
         return (sum(each["done"] for each in reports), sum(each["total"] for each in reports)) if reports else None
 
     @property
-    def started(self) -> float | None:
-        """Unix time of its first start."""
-        return min((state.started for state in self.units if state.started is not None), default=None)
+    def began(self) -> float | None:
+        """Unix time at which its first unit began to run."""
+        return min((unit.began for unit in self.units if unit.began is not None), default=None)
 
     def count(self, status: str) -> int:
         """Units of that status."""
-        return sum(state.status == status for state in self.units)
+        return sum(unit.status == status for unit in self.units)
 
     def span(self) -> float | None:
         """Seconds from its first start to its last end; None until all is published."""
         if self.status != "published":
             return None
-        ends = [state.started + state.seconds for state in self.units if state.started and state.seconds is not None]
-        if self.started is None or len(ends) < len(self.units):
-            return max(state.seconds or 0.0 for state in self.units)
-        return max(ends) - self.started
+        states = [unit.state for unit in self.units]
+        ends = [state.started + state.seconds for state in states if state.started and state.seconds is not None]
+        if self.began is None or len(ends) < len(self.units):
+            return max(state.seconds or 0.0 for state in states)
+        return max(ends) - self.began
 
-    def _rate(self, state: UnitState) -> tuple[float, float] | None:
+    def _rate(self, unit: Standing) -> tuple[float, float] | None:
         """Success of a unit, as published or as reported so far, and over how many episodes."""
-        if state.status == "published":
+        state = unit.state
+        if unit.status == "published":
             metrics, episodes = state.metrics, self.episodes
-        elif state.status == "running" and state.progress:
+        elif unit.status == "running" and state.progress:
             metrics, episodes = state.progress["metrics"], state.progress["done"]
         else:
             return None
@@ -95,12 +102,13 @@ class Group:
         return None if rate is None else (rate, episodes)
 
 
-def groups(snapshot: Snapshot) -> list[Group]:
-    """The units by epoch and stage, in the order of the plan."""
-    found: dict[tuple[int, str], list[UnitState]] = defaultdict(list)
-    for state in snapshot.units:
-        found[state.unit.epoch, state.unit.stage].append(state)
-    episodes = {"rollout": snapshot.config.rollout.episodes, "evaluate": snapshot.config.evaluate.episodes}
+def groups(overview: Overview) -> list[Group]:
+    """The units of a run by epoch and stage, in the order of the plan."""
+    found: dict[tuple[int, str], list[Standing]] = defaultdict(list)
+    for standing in overview.units:
+        found[standing.unit.epoch, standing.unit.stage].append(standing)
+    config = overview.snapshot.config
+    episodes = {"rollout": config.rollout.episodes, "evaluate": config.evaluate.episodes}
     return [
         Group(epoch, stage, tuple(units), episodes.get(stage, 0) / len(units))
         for (epoch, stage), units in found.items()
@@ -108,8 +116,8 @@ def groups(snapshot: Snapshot) -> list[Group]:
 
 
 def current(of: Sequence[Group]) -> Group | None:
-    """The group to speak of: the first failed or running one, else the first unfinished one; None when all is done."""
-    for wanted in (("failed",), ("running",), ("begun", "waiting")):
+    """The group to speak of: the first that failed, runs or is queued, else the first unfinished; None: all done."""
+    for wanted in (("failed",), ("running",), ("queued",), ("begun", "waiting")):
         for group in of:
             if group.status in wanted:
                 return group
@@ -137,7 +145,7 @@ def seconds_left(of: Sequence[Group], now: float) -> float | None:
     for group in of:
         if group.status == "published":
             continue
-        elapsed = max(now - group.started, 0.0) if group.started is not None and group.status == "running" else 0.0
+        elapsed = max(now - group.began, 0.0) if group.began is not None and group.status == "running" else 0.0
         steps = group.steps
         if spans[group.stage]:
             left += max(statistics.median(spans[group.stage]) - elapsed, 0.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import re
+import shlex
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,34 +15,14 @@ from pipeline.errors import UserError
 from pipeline.ledger import Snapshot, UnitState
 from pipeline.plan import UnitPlan
 from pipeline.report.progress import duration
-from slurm import client
+from pipeline.report.reasons import job_name, words
+from pipeline.tracking.standing import troubles
+from slurm import batch, client
 from slurm.launcher import Job, LaunchError, Sight, TryLater
 from slurm.states import State
 
 Status = Literal["published", "running", "queued", "waiting", "failed"]
-SLURM = "slurm"  # the host of a job of the cluster, as `slurm.batch` has it
 DRIVER = "driver"
-# Slurm's reasons for letting a job wait, in words; the first that matches counts.
-REASONS = (
-    ("Resources", "nothing that fits is free yet; it is next"),
-    ("Priority", "jobs of higher priority come first"),
-    ("DependencyNeverSatisfied", "a job before it failed, so it never starts"),
-    ("Dependency", "for {needs}"),
-    ("JobArrayTaskLimit", "as many shards run as slurm.{stage}.array_throttle allows"),
-    ("(QOS|Assoc|Max|Grp).*(Job|Submit)", "the QOS or account has as many jobs as it may"),
-    ("QOS|Assoc|Max|Grp", "the QOS or account has as much as it may"),
-    ("ReqNodeNotAvail|Nodes.required|NodeDown", "the nodes it needs are down, drained or reserved"),
-    ("JobHeldUser", "it is held; to let it go: scontrol release {job}"),
-    ("JobHeldAdmin", "an administrator holds it"),
-    ("launch.failed|JobHoldMaxRequeue", "it failed to start and is held; to let it go: scontrol release {job}"),
-    ("PartitionTimeLimit", "its partition gives less time: lower slurm.{stage}.time"),
-    ("PartitionNodeLimit", "its partition gives fewer nodes: lower slurm.{stage}.nodes"),
-    ("Partition", "its partition starts no jobs at present"),
-    ("BeginTime", "its begin time has not come; a job that was put back into the queue gets one"),
-    ("Licenses", "the licenses it asks for are in use"),
-    ("Reservation", "its reservation has not begun or is full"),
-    ("BadConstraints", "no node has what slurm.{stage} asks for"),
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +35,7 @@ class Standing:
         job: the launcher's id of its last job; empty before the first.
         node: where that ran or runs, as far as known.
         queued: seconds that it waited to start, as far as known.
+        began: Unix time at which it began to run, as far as known; else of its submission.
         seconds: seconds that it ran or has run, as far as known.
         why: what an open unit waits for.
         starts_at: Unix time at which the scheduler expects to start it.
@@ -65,6 +46,7 @@ class Standing:
     job: str = ""
     node: str = ""
     queued: float | None = None
+    began: float | None = None
     seconds: float | None = None
     why: str = ""
     starts_at: float | None = None
@@ -84,12 +66,16 @@ class Overview:
         units: where they stand, in plan order.
         driver: who carries it on, in words.
         trouble: why its launcher could not be asked; None if it answered.
+        again: the command that carries it on, where nobody does and it is not finished; else empty.
+        tracking: what is wrong with its trackers, a line each.
     """
 
     snapshot: Snapshot
     units: tuple[Standing, ...]
     driver: str
     trouble: str | None = None
+    again: str = ""
+    tracking: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,40 +103,55 @@ def look(run: Path) -> Overview:
     answer = _Answer()
     if records or any(state.status != "published" for state in snapshot.units):
         answer = _ask(run, snapshot, records, holder)
-    plans = {plan.unit: plan for plan in ledger.run_plan(run, snapshot.config)}
-    ends, status = _ends(run), {state.unit: state.status for state in snapshot.units}
     driver, driven = _driver(run, snapshot, holder, answer)
+    units = _standings(snapshot, records, answer.sights, _ends(run), driven)
+    finished = all(state.status == "published" for state in snapshot.units)
+    again = "" if driven or finished else _command(run, snapshot)
+    return Overview(snapshot, units, driver, answer.trouble, again, tuple(troubles(run)))
+
+
+def watched(snapshot: Snapshot) -> Overview:
+    """A run as the one who drives it sees it; nobody is asked.
+
+    Args:
+        snapshot: with what the launcher said of its jobs.
+    """
+    records: dict[Unit, jobs.Record] = {}
+    if any(state.status == "running" for state in snapshot.units):
+        records = {unit: history.open for unit, history in jobs.histories(snapshot.run).items() if history.open}
+    # What was submitted since the launcher was asked has not started where there is a queue.
+    new = {record.key: Sight(State.WAITING) for record in records.values() if record.host == batch.HOST}
+    driver = snapshot.driver or "nobody drives it"
+    for key, sight in snapshot.sights.items():
+        if _kind(key) == "pilot" and sight.state is State.WAITING:
+            driver = f"its allocation is in the queue{_reason(sight, 'its job')}"
+    units = _standings(snapshot, records, {**new, **snapshot.sights}, {}, True)
+    return Overview(snapshot, units, driver, tracking=tuple(troubles(snapshot.run)))
+
+
+def _standings(
+    snapshot: Snapshot,
+    records: Mapping[Unit, jobs.Record],
+    sights: Mapping[str, Sight],
+    ends: Mapping[str, jobs.Record],
+    driven: bool,
+) -> tuple[Standing, ...]:
+    plans = {plan.unit: plan for plan in ledger.run_plan(snapshot.run, snapshot.config)}
+    status = {state.unit: state.status for state in snapshot.units}
     units = []
     for state in snapshot.units:
         if state.status == "running":
             record = records.get(state.unit)  # None: it has ended since
             needs = _needs(plans[state.unit], status)
-            units.append(_open(state, record, answer, needs, driven) if record else Standing(state, "running"))
+            units.append(
+                _open(state, record, sights.get(record.key), needs, driven)
+                if record
+                else Standing(state, "running", began=state.started)
+            )
         else:
             why = _waits_for(plans[state.unit], state, status, driven) if state.status == "waiting" else ""
             units.append(_ended(state, ends.get(str(state.unit)), why))
-    return Overview(snapshot, tuple(units), driver, answer.trouble)
-
-
-def words(detail: str, stage: str, job: str, needs: str) -> str:
-    """What Slurm says of a waiting job, e.g. `PENDING (Priority)`, in words.
-
-    Args:
-        detail: as `Sight.detail` has it.
-        stage: of its unit.
-        job: its id.
-        needs: the units its unit needs.
-    """
-    reason = detail.partition(" (")[2].removesuffix(")")
-    if not reason:
-        return ""
-    said = next((text for pattern, text in REASONS if re.match(pattern, reason)), None)
-    return f"{said.format(stage=stage, job=job, needs=needs or 'jobs before it')} ({reason})" if said else reason
-
-
-def job_name(job: str) -> str:
-    """A job as people call it: Slurm's id, or the process on this machine."""
-    return f"process {job.partition('.')[0]}" if "." in job else f"job {job}"
+    return tuple(units)
 
 
 def _ask(run: Path, snapshot: Snapshot, records: Mapping[Unit, jobs.Record], holder: lease.Holder | None) -> _Answer:
@@ -159,7 +160,7 @@ def _ask(run: Path, snapshot: Snapshot, records: Mapping[Unit, jobs.Record], hol
     said: list[str] = []
     wanted = [Job(record.key, record.job, record.host) for record in records.values() if record.job]
     if holder is not None and holder.job:
-        wanted.append(Job(DRIVER, holder.job, SLURM))
+        wanted.append(Job(DRIVER, holder.job, batch.HOST))
     parents: dict[str, tuple[Job, Sight]] = {}
     try:
         launcher = launchers.launcher_for(run.absolute(), snapshot.config, said.append)
@@ -203,11 +204,14 @@ def _driver(run: Path, snapshot: Snapshot, holder: lease.Holder | None, answer: 
         return "nobody drives it, as far as can be seen", False
     if snapshot.config.slurm.schedule == "chain" and any(s.state is not State.ENDED for s in answer.sights.values()):
         return "a chain of jobs carries it on", True
-    again = f"baton run {run / rundir.CONFIG}"
+    return "nobody drives it", False
+
+
+def _command(run: Path, snapshot: Snapshot) -> str:
+    """The command that carries a run on."""
     home = Path(snapshot.config.runs_dir).expanduser().absolute() / snapshot.config.name
-    if home != run.absolute():
-        again += f" runs_dir={run.absolute().parent}"
-    return f"nobody drives it; to continue: {again}", False
+    moved = [] if home == run.absolute() else [f"runs_dir={run.absolute().parent}"]
+    return shlex.join(["baton", "run", str(run / rundir.CONFIG), *moved])
 
 
 def _reason(sight: Sight, job: str) -> str:
@@ -215,28 +219,28 @@ def _reason(sight: Sight, job: str) -> str:
     return f": {said}" if said else ""
 
 
-def _open(state: UnitState, record: jobs.Record, answer: _Answer, needs: str, driven: bool) -> Standing:
+def _open(state: UnitState, record: jobs.Record, sight: Sight | None, needs: str, driven: bool) -> Standing:
     """A unit that was submitted and has not been seen to end."""
-    since = time.time() - record.time
-    sight = answer.sights.get(record.key)
+    now = time.time()
+    since = now - record.time
     if not record.job:
         return Standing(state, "queued", queued=since, why="it is being submitted")
     if sight is None:
-        return Standing(state, "running", record.job)
+        return Standing(state, "running", record.job, began=record.time)
     if sight.state is State.ENDED:
         word = f" ({sight.detail})" if sight.detail else ""
         why = f"{job_name(record.job)} has ended{word} and published nothing"
-        return Standing(state, "waiting", record.job, sight.node, sight.queued, sight.seconds, why)
+        return Standing(state, "waiting", record.job, sight.node, sight.queued, None, sight.seconds, why)
     if sight.state is State.WAITING:
         why = words(sight.detail, state.unit.stage, record.job, needs)
         queued = since if sight.queued is None else sight.queued
-        return Standing(state, "queued", record.job, "", queued, None, why, sight.starts_at)
+        return Standing(state, "queued", record.job, "", queued, why=why, starts_at=sight.starts_at)
     if sight.state is State.LOST:
         # A step of the allocation of schedule=pilot is seen by whoever drives the run in there.
         why = "" if driven else f"it was started on {record.host} and cannot be seen from here"
-        return Standing(state, "running", record.job, record.host, None, since, why)
+        return Standing(state, "running", record.job, record.host, None, record.time, since, why)
     seconds = since if sight.seconds is None else sight.seconds
-    return Standing(state, "running", record.job, sight.node, sight.queued, seconds)
+    return Standing(state, "running", record.job, sight.node, sight.queued, now - seconds, seconds)
 
 
 def _ended(state: UnitState, end: jobs.Record | None, why: str) -> Standing:
@@ -244,11 +248,11 @@ def _ended(state: UnitState, end: jobs.Record | None, why: str) -> Standing:
     if state.status == "waiting":
         return Standing(state, "waiting", why=why)
     if end is None:
-        return Standing(state, state.status, seconds=state.seconds)
+        return Standing(state, state.status, began=state.started, seconds=state.seconds)
     seconds = state.seconds
     if state.status == "failed" and seconds is not None:
         seconds -= end.queued or 0.0  # it counts from the submission
-    return Standing(state, state.status, end.job, end.node, end.queued, seconds)
+    return Standing(state, state.status, end.job, end.node, end.queued, state.started, seconds)
 
 
 def _waits_for(plan: UnitPlan, state: UnitState, status: Mapping[Unit, str], driven: bool) -> str:

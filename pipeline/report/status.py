@@ -1,58 +1,30 @@
-"""What `baton status` shows: epochs and stages in a table, open units one by one, and the whole for programs."""
+"""What `baton status` shows of a run: curves, epochs and stages in a table, open units one by one, and what to do."""
 
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import itertools
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.artifacts import Unit, attempt_directory
-from pipeline.failures import log_path
-from pipeline.ledger import UnitState
-from pipeline.report.progress import SUCCESS, Group, duration, groups, percent
-from pipeline.report.standing import Overview, Standing, job_name
+from pipeline.artifacts import Unit
+from pipeline.report.curves import curve_table, curves
+from pipeline.report.progress import Group, current, duration, groups, percent, seconds_left
+from pipeline.report.standing import Overview
+from pipeline.report.terminal import trimmed
+from pipeline.report.units import COLORS, alike, failure, name_of, said
 
 EPOCHS_SHOWN = 5  # the newest that have begun; older ones share a row where all is published
 QUEUED_SHOWN = 2  # the first that only wait in the queue
 UNITS_SHOWN = 8  # of one stage in one epoch, one by one
-METRICS_SHOWN = 3
 WIDE = 110  # columns from which jobs and nodes fit beside the rest
-COLORS = {"failed": "red", "running": "cyan", "queued": "yellow", "published": "green"}
+NARROW = 76  # below it the numbers of attempts and the time in the queue do not fit
 LEFT = ("stage", "state", "result", "jobs", "nodes")
-
-
-@dataclasses.dataclass(frozen=True)
-class _Row:
-    """Units of one stage in one epoch."""
-
-    group: Group
-    units: tuple[Standing, ...]
-
-    @property
-    def status(self) -> str:
-        """What matters most of its units."""
-        there = {unit.status for unit in self.units}
-        for status in ("failed", "running", "queued"):
-            if status in there:
-                return status
-        return "published" if there == {"published"} else "begun" if "published" in there else "waiting"
-
-    @property
-    def result(self) -> str:
-        """Success, or loss where that is what the stage lowers."""
-        if self.group.success is not None:
-            return f"success {percent(self.group.success)}"
-        metrics = [unit.state.metrics or (unit.state.progress or {}).get("metrics", {}) for unit in self.units]
-        losses = [one["actor/loss"] for one in metrics if one.get("actor/loss") is not None]
-        return f"loss {losses[-1]:.4g}" if losses else ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,83 +43,111 @@ def show(overview: Overview, console: Console, *, every: bool = False) -> None:
         console: where to.
         every: show each epoch and each unit.
     """
-    run, rows = overview.snapshot.run, _rows(overview)
-    console.print(Text(f"{run}: {overview.driver}", style="bold"), soft_wrap=True)
+    run, rows = overview.snapshot.run, groups(overview)
+    path, *words = title(run, overview.driver, console.width)
+    console.print(path, style="bold", soft_wrap=True)
+    console.print(*words, style="bold", end="\n" if words else "")
     if overview.trouble:
-        console.print(Text(f"{overview.trouble}; this is what the run directory shows", style="red"), soft_wrap=True)
+        console.print(Text(f"{overview.trouble}; this is what the run directory shows", style="red"))
+    for trouble in tracking_lines(overview):
+        console.print(trouble)
+    console.print(Text(standing_line(overview, rows, time.time())))
+    if known := curves(rows, overview.snapshot.config.epochs):
+        console.print()
+        trimmed(console, curve_table(known, console))
     folds = _Folds() if every else _fold(rows)
-    shown = [row for row in rows if row.group.epoch not in folds.ahead]
+    shown = [row for row in rows if row.epoch not in folds.ahead]
+    console.print()
     if shown:
-        console.print(_table(shown, folds.old, console.width >= WIDE))
+        trimmed(console, _table(shown, folds.old, console.width))
     for status, epochs in itertools.groupby(sorted(folds.ahead), folds.ahead.__getitem__):
         console.print(f"{_span(list(epochs))}: {status}")
     first = next((row for row in rows if row.status != "published"), None)  # speaks for the epochs ahead
-    telling = [row for row in rows if row is first or row.group.epoch not in (folds.old | folds.ahead.keys())]
+    telling = [row for row in rows if row is first or row.epoch not in (folds.old | folds.ahead.keys())]
     if lines := list(_open_lines(telling, every)):
         console.print()
-        console.print(_open_table(lines))
+        trimmed(console, _open_table(lines))
     failed = [unit.state for unit in overview.units if unit.status == "failed"]
+    if failed:
+        console.print()
     for state in failed if every else failed[:UNITS_SHOWN]:
-        for line in failure(run, state):
+        error, *log = failure(run, state)
+        console.print(Text(error, style="red"))
+        for line in log:
             console.print(Text(line), soft_wrap=True)
     if not every and len(failed) > UNITS_SHOWN:
         console.print(f"and {len(failed) - UNITS_SHOWN} more failed: --all")
+    console.print()
+    for what, command in advice(overview):
+        console.print(Text.assemble((f"{what + ':':<14}", "dim"), command), soft_wrap=True)
 
 
-def failure(run: Path, state: UnitState) -> list[str]:
-    """A failed unit in two lines: its error, and where to read on."""
-    first = f"{state.unit} failed after {state.attempts} attempts: {state.error or 'it left no error line'}"
-    if state.attempt is None:
-        return [first]
-    return [first, f"  log: {log_path(attempt_directory(run, state.unit, state.attempt))}"]
+def title(run: Path, words: str, width: int) -> list[Text]:
+    """The first line of what is shown of a run; two where its path is long, because a path is not broken by choice.
+
+    Args:
+        run: its directory.
+        words: about it.
+        width: columns there are.
+    """
+    line = f"{run}: {words}"
+    return [Text(line)] if len(line) <= width else [Text(f"{run}:"), Text(words)]
 
 
-def status_json(overview: Overview) -> dict[str, Any]:
-    """What `show` prints and more, for programs: a record for every unit."""
-    return {
-        "run": str(overview.snapshot.run),
-        "driver": overview.snapshot.driver,
-        "summary": overview.driver,
-        "trouble": overview.trouble,
-        "units": [_record(unit) for unit in overview.units],
-    }
+def tracking_lines(overview: Overview) -> list[Text]:
+    """What is wrong with the trackers of a run; it goes on without them.
+
+    Args:
+        overview: the run.
+    """
+    return [Text(f"tracking: {line}", style="yellow", overflow="fold") for line in overview.tracking]
 
 
-def _record(standing: Standing) -> dict[str, Any]:
-    state, unit = standing.state, standing.unit
-    return {
-        "unit": str(unit),
-        "epoch": unit.epoch,
-        "stage": unit.stage,
-        "shard": unit.shard,
-        "status": standing.status,
-        "attempt": state.attempt,
-        "attempts": state.attempts,
-        "job": standing.job,
-        "node": standing.node,
-        "started": state.started,
-        "queued": standing.queued,
-        "seconds": standing.seconds,
-        "why": standing.why,
-        "starts_at": standing.starts_at,
-        "metrics": state.metrics,
-        "progress": state.progress,
-        "error": state.error,
-    }
+def standing_line(overview: Overview, rows: Sequence[Group], now: float) -> str:
+    """Epoch, units published, and the time left.
+
+    Args:
+        overview: the run.
+        rows: its groups.
+        now: Unix time.
+    """
+    config, units, group = overview.snapshot.config, overview.units, current(rows)
+    done = sum(unit.status == "published" for unit in units)
+    if group is None:
+        return f"all {len(units)} units are published"
+    parts = [f"epoch {group.epoch} of {config.epochs}", f"{done} of {len(units)} units published"]
+    if (left := seconds_left(rows, now)) is not None and left >= 1:
+        parts.append(f"about {duration(left)} left")
+    return ", ".join(parts)
 
 
-def _rows(overview: Overview) -> list[_Row]:
-    by_group: dict[tuple[int, str], list[Standing]] = {}
-    for unit in overview.units:
-        by_group.setdefault((unit.unit.epoch, unit.unit.stage), []).append(unit)
-    return [_Row(group, tuple(by_group[group.epoch, group.stage])) for group in groups(overview.snapshot)]
+def advice(overview: Overview) -> list[tuple[str, str]]:
+    """What one may want to do now, and the command that does it.
+
+    Args:
+        overview: the run.
+    """
+    run, statuses = overview.snapshot.run, {unit.status for unit in overview.units}
+    lines = []
+    if failed := next((unit.unit for unit in overview.units if unit.status == "failed"), None):
+        shard = "" if failed.shard is None else f" --shard {failed.shard}"
+        lines.append(("to see why", f"baton logs {run} {failed.stage} --epoch {failed.epoch}{shard}"))
+    if "running" in statuses:
+        lines.append(("to watch", f"baton logs {run} --follow"))
+    if overview.again:
+        lines.append(("to continue", overview.again))
+    if statuses & {"running", "queued"}:
+        lines.append(("to stop", f"baton cancel {run}"))
+    if any(unit.status == "published" and unit.unit.stage == "evaluate" for unit in overview.units):
+        lines.append(("results", f"baton report {run}"))
+    return lines
 
 
-def _fold(rows: Sequence[_Row]) -> _Folds:
+def _fold(rows: Sequence[Group]) -> _Folds:
     """Decide which epochs are not shown one by one: a run of a thousand must fit on a screen."""
     statuses: dict[int, set[str]] = {}
     for row in rows:
-        statuses.setdefault(row.group.epoch, set()).add(row.status)
+        statuses.setdefault(row.epoch, set()).add(row.status)
     begun, ahead = [], {}
     for epoch, there in statuses.items():
         if there <= {"queued", "waiting"}:
@@ -159,53 +159,50 @@ def _fold(rows: Sequence[_Row]) -> _Folds:
     return _Folds({epoch for epoch in begun[:-EPOCHS_SHOWN] if statuses[epoch] == {"published"}}, ahead)
 
 
-def _table(rows: Sequence[_Row], old: set[int], wide: bool) -> Table:
+def _table(rows: Sequence[Group], old: set[int], width: int) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     headings = ["epoch", "stage", "state", "done", "attempts", "queued", "ran", "result"]
-    for heading in [*headings, *(["jobs", "nodes"] if wide else [])]:
-        table.add_column(heading, justify="left" if heading in LEFT else "right", no_wrap=True)
-    for folded, part in itertools.groupby(rows, lambda row: row.group.epoch in old):
-        if folded:
-            table.add_row(*_folded(list(part)))
-            continue
-        for row in part:
-            table.add_row(*_cells(row), *(_places(row) if wide else []))
+    headings += ["jobs", "nodes"] if width >= WIDE else []
+    headings = [heading for heading in headings if width >= NARROW or heading not in ("attempts", "queued")]
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading in LEFT else "right", no_wrap=True, overflow="crop")
+    for folded, part in itertools.groupby(rows, lambda row: row.epoch in old):
+        for cells in [_folded(list(part))] if folded else map(_cells, part):
+            table.add_row(*(Text(*cells.get(heading, ("",))) for heading in headings))
     return table
 
 
-def _folded(rows: Sequence[_Row]) -> list[Text]:
-    ends = dict.fromkeys((rows[0].group.epoch, rows[-1].group.epoch))
-    units, rates = sum(len(row.units) for row in rows), [r for row in rows if (r := row.group.success) is not None]
-    return [
-        Text("-".join(map(str, ends))),
-        Text("all"),
-        Text("published", style=COLORS["published"]),
-        Text(str(units)),
-        Text(str(sum(row.group.attempts for row in rows))),
-        Text(""),
-        Text(""),
-        Text(f"success {percent(rates[-1])}" if rates else ""),
-    ]
+def _folded(rows: Sequence[Group]) -> dict[str, tuple[str, ...]]:
+    ends = dict.fromkeys((rows[0].epoch, rows[-1].epoch))
+    rates = [rate for row in rows if (rate := row.success) is not None]
+    return {
+        "epoch": ("-".join(map(str, ends)),),
+        "stage": ("all",),
+        "state": ("published", COLORS["published"]),
+        "done": (str(sum(len(row.units) for row in rows)),),
+        "attempts": (str(sum(row.attempts for row in rows)),),
+        "result": (f"success {percent(rates[-1])}" if rates else "",),
+    }
 
 
-def _cells(row: _Row) -> list[Text]:
-    return [
-        Text(str(row.group.epoch)),
-        Text(row.group.stage),
-        Text(row.status, style=COLORS.get(row.status, "")),
-        Text(f"{row.group.done}/{len(row.units)}"),
-        Text(str(row.group.attempts or "")),
-        Text(_clock([unit.queued for unit in row.units])),
-        Text(_clock([unit.seconds for unit in row.units])),
-        Text(row.result),
-    ]
-
-
-def _places(row: _Row) -> list[Text]:
-    names = dict.fromkeys(unit.job.partition("_")[0] for unit in row.units if unit.job)
-    jobs = [job_name(job).removeprefix("job ") for job in names]
-    nodes = dict.fromkeys(unit.node for unit in row.units if unit.node)
-    return [Text(",".join(jobs)), Text(",".join(nodes))]
+def _cells(row: Group) -> dict[str, tuple[str, ...]]:
+    # A process of this machine has no name that anybody would look for.
+    jobs = dict.fromkeys(unit.job.partition("_")[0] for unit in row.units if unit.job and "." not in unit.job)
+    result = f"success {percent(row.success)}" if row.success is not None else ""
+    if not result and row.loss is not None:
+        result = f"loss {row.loss:.4g}"
+    return {
+        "epoch": (str(row.epoch),),
+        "stage": (row.stage,),
+        "state": (row.status, COLORS.get(row.status, "")),
+        "done": (f"{row.done}/{len(row.units)}",),
+        "attempts": (str(row.attempts or ""),),
+        "queued": (_clock([unit.queued for unit in row.units]),),
+        "ran": (_clock([unit.seconds for unit in row.units]),),
+        "result": (result,),
+        "jobs": (",".join(jobs),),
+        "nodes": (",".join(dict.fromkeys(unit.node for unit in row.units if unit.node)),),
+    }
 
 
 def _clock(seconds: Sequence[float | None]) -> str:
@@ -220,17 +217,14 @@ def _clock(seconds: Sequence[float | None]) -> str:
     return (f"{days}-{hours:02d}" if days else f"{hours}") + f":{minutes % 60:02d}:{rest:02d}"
 
 
-def _open_lines(rows: Sequence[_Row], every: bool) -> Iterator[tuple[str, str, str]]:
+def _open_lines(rows: Sequence[Group], every: bool) -> Iterator[tuple[str, str, str]]:
     """Name, state and what there is to say of each unit that is open; those that wait for the same together."""
     for row in rows:
-        units = [unit for unit in row.units if unit.status not in ("published", "failed")]
-        # Those with a job have more to say than what they wait for.
-        told = ((unit.why if unit.status == "waiting" else unit.unit, unit) for unit in units)
-        lines = [[unit for _, unit in group] for _, group in itertools.groupby(told, lambda pair: pair[0])]
+        lines = alike(row)
         for members in lines if every else lines[:UNITS_SHOWN]:
-            yield _name(members), members[0].status, _said(members[0])
+            yield name_of(members), members[0].status, said(members[0])
         if not every and len(lines) > UNITS_SHOWN:
-            yield f"{Unit(row.group.epoch, row.group.stage)}", "", f"and {len(lines) - UNITS_SHOWN} more: --all"
+            yield f"{Unit(row.epoch, row.stage)}", "", f"and {len(lines) - UNITS_SHOWN} more: --all"
 
 
 def _open_table(lines: Sequence[tuple[str, str, str]]) -> Table:
@@ -240,42 +234,6 @@ def _open_table(lines: Sequence[tuple[str, str, str]]) -> Table:
     for name, status, text in lines:
         table.add_row(name, Text(status, style=COLORS.get(status, "")), Text(text))
     return table
-
-
-def _name(members: Sequence[Standing]) -> str:
-    first = members[0].unit
-    return str(first) if len(members) == 1 else f"{dataclasses.replace(first, shard=None)} x {len(members)}"
-
-
-def _said(standing: Standing) -> str:
-    state, parts = standing.state, []
-    if standing.status == "waiting":
-        return standing.why
-    if standing.job:
-        place = f"{job_name(standing.job)} on {standing.node}" if standing.node else job_name(standing.job)
-        since = standing.seconds if standing.status == "running" else standing.queued
-        parts.append(place + (f" for {duration(since)}" if since is not None else ""))
-    if state.attempts > 1:
-        parts.append(f"attempt {state.attempt}")
-    if standing.status == "running" and state.progress:
-        parts += [f"{state.progress['done']}/{state.progress['total']}", *_metrics(state.progress["metrics"])]
-    if standing.starts_at and standing.starts_at > time.time():
-        parts.append(f"expected to start {_moment(standing.starts_at)}")
-    return ": ".join(filter(None, (", ".join(parts), standing.why)))
-
-
-def _metrics(metrics: dict[str, float | None]) -> list[str]:
-    known = {name: value for name, value in metrics.items() if value is not None}
-    return [
-        f"success {percent(value)}" if name in SUCCESS else f"{name.rpartition('/')[2]} {value:.4g}"
-        for name, value in list(known.items())[:METRICS_SHOWN]
-    ]
-
-
-def _moment(unix: float) -> str:
-    moment = datetime.datetime.fromtimestamp(unix)
-    today = moment.date() == datetime.date.today()
-    return moment.strftime("at %H:%M" if today else "on %b %d at %H:%M")
 
 
 def _span(epochs: Sequence[int]) -> str:

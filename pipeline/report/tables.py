@@ -21,7 +21,8 @@ from pipeline.report.results import Rate, Result, write_result
 from pipeline.tasks import Task, by_suite
 
 TABLE = "result.txt"
-WIDTH = 100
+WIDTH = 80
+PLAN_EPOCHS_SHOWN = 3  # the first ones, and the last
 
 
 def plan_table(config: Config, plans: Sequence[UnitPlan]) -> RenderableType:
@@ -41,7 +42,12 @@ def plan_table(config: Config, plans: Sequence[UnitPlan]) -> RenderableType:
     grouped: dict[tuple[int, str], list[UnitPlan]] = defaultdict(list)
     for plan in plans:
         grouped[plan.unit.epoch, plan.unit.stage].append(plan)
+    skipped = range(PLAN_EPOCHS_SHOWN, config.epochs)
     for (epoch, stage), shards in grouped.items():
+        if len(skipped) > 1 and epoch in skipped:
+            if epoch == skipped[0] and stage == "rollout":
+                table.add_row(f"{skipped[0]}-{skipped[-1]}", "and so on")
+            continue
         one = shards[0].share
         needs = dict.fromkeys(f"{unit.stage} {unit.epoch}" for plan in shards for unit in plan.needs)
         table.add_row(
@@ -96,9 +102,10 @@ def final_table(run: Path, result: Result) -> RenderableType:
     if result.warm_start and result.rl:
         gain = 100 * (result.rl.success - result.warm_start.success)
         states = "the same held-out initial states" if result.same_initial_states else "DIFFERENT initial states"
-        lines.append(Text(f"{gain:+.1f} percentage points on {states}; in brackets 95 % Wilson intervals"))
+        lines.append(Text(f"{gain:+.1f} percentage points on {states}"))
+        lines.append(Text("in brackets: 95 % Wilson intervals"))
     if result.seconds:
-        lines += [Text(""), _seconds(result), Text("")]
+        lines += [Text(""), *_seconds(result), Text("")]
     lines += [Text(line) for line in _places(run, result)]
     return Lines(*lines)
 
@@ -128,10 +135,10 @@ def _cell(rate: Rate | None) -> Text:
     return Text(f"{100 * rate.success:.1f} % [{100 * rate.low:.1f}, {100 * rate.high:.1f}] of {rate.episodes}")
 
 
-def _seconds(result: Result) -> Text:
+def _seconds(result: Result) -> list[Text]:
     stages: Sequence[str] = [stage for stage in STAGES if stage in result.seconds]
     each = ", ".join(f"{stage} {result.seconds[stage]:.1f}" for stage in stages)
-    return Text(f"seconds: {each}; from start to end {duration(result.wall_seconds)}")
+    return [Text(f"seconds: {each}"), Text(f"from start to end: {duration(result.wall_seconds)}")]
 
 
 def _policy(result: Result) -> str | None:

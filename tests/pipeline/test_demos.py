@@ -14,7 +14,7 @@ from pipeline import cli, ledger, orchestrator
 from pipeline.artifacts import Unit, now, publish
 from pipeline.commands.arguments import console
 from pipeline.compose import compose
-from pipeline.report.demonstrations import demonstrations_table
+from pipeline.report.demonstrations import demonstrations, demonstrations_table
 from pipeline.rundir import create_or_resume
 
 RECIPE = """
@@ -112,7 +112,7 @@ def test_means_are_weighted_by_episodes_and_older_shards_still_shown(recipe, put
     put(run, 1, other)
     terminal = console()
     with terminal.capture() as captured:
-        terminal.print(demonstrations_table(run), soft_wrap=True)
+        terminal.print(demonstrations_table(demonstrations(run)), soft_wrap=True)
     told = rows(captured.get())
     assert told["stack"] == ["stack", "3", "60.0 %", "20.0"]
     assert told["pick_onto_plate"] == ["pick_onto_plate", "0"]

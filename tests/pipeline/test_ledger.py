@@ -200,6 +200,9 @@ def test_retention_frees_what_nobody_needs_and_forgets_nothing(tmp_path: Path) -
     done = {plan.unit for plan in plans if plan.unit.epoch <= 3}
     for unit in sorted(done):
         release(run, unit)
+    film = "videos/epoch-0001-rollout-a-episode-0000-success.mp4"
+    (run / "epochs/0001/rollout/shard-0000/videos").mkdir()
+    (run / "epochs/0001/rollout/shard-0000" / film).write_bytes(b"film")
     gone = free(run, config, plans, done)
     assert sorted(gone) == [
         "epochs/0001/engine",
@@ -210,6 +213,7 @@ def test_retention_frees_what_nobody_needs_and_forgets_nothing(tmp_path: Path) -
     ]
     assert all(published(run, unit) for unit in done), "a freed unit is still done"
     assert (run / "freed/e0001-rollout-s0000/metrics.jsonl").is_file()
+    assert (run / "freed/e0001-rollout-s0000" / film).read_bytes() == b"film"
     assert free(run, config, plans, done) == []
 
 

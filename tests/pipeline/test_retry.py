@@ -129,7 +129,7 @@ def test_what_was_given_or_has_grown_stays(tmp_path, run, retry):
     fail(run, FIRST, times=3)
     from pipeline.retry import retry as again
 
-    assert again(run) == [f"to be tried again: {FIRST}, with 131072M of memory"]
+    assert [str(one) for one in again(run)] == [f"to be tried again: {FIRST}, with 131072M of memory"]
     assert given(run, FIRST) == ("131072M", None)
 
 
@@ -203,7 +203,7 @@ def test_memory_is_refused_where_it_is_not_shared_out(tmp_path, monkeypatch):
     fail(run, FIRST)
     with pytest.raises(UserError, match="--mem 64G: units are processes of this machine"):
         again(run, mem="64G")
-    assert again(run, time="30") == [f"to be tried again: {FIRST}, with 0:30:00 of time"]
+    assert [str(one) for one in again(run, time="30")] == [f"to be tried again: {FIRST}, with 0:30:00 of time"]
     run = make_run(tmp_path / "held", launcher="slurm", schedule="pilot")
     fail(run, FIRST)
     for name, amount in (("mem", "64G"), ("time", "30")):

@@ -36,6 +36,11 @@ def run(tmp_path: Path) -> Path:
 @pytest.fixture
 def put(run: Path) -> Publish:
     """Publishes a unit: `put("rollout", 1, 0, start=60, seconds=10, metrics={...}, files={name: text})`."""
+    return into(run)
+
+
+def into(run: Path) -> Publish:
+    """What publishes a unit of a run, as `put` does."""
 
     def put(
         stage: str,
@@ -45,13 +50,13 @@ def put(run: Path) -> Publish:
         start: float = 0.0,
         seconds: float = 10.0,
         metrics: dict[str, float] | None = None,
-        files: dict[str, str] | None = None,
+        files: dict[str, str | bytes] | None = None,
     ) -> Artifact:
         unit = Unit(epoch, stage, shard)
         scratch = run / "attempts" / str(unit) / "1" / "scratch"
         for name, text in (files or {"metrics.jsonl": ""}).items():
             (scratch / name).parent.mkdir(parents=True, exist_ok=True)
-            (scratch / name).write_text(text)
+            (scratch / name).write_bytes(text if isinstance(text, bytes) else text.encode())
         describe = {
             "unit": str(unit),
             "part": stage,

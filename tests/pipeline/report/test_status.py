@@ -11,7 +11,8 @@ import pytest
 from pipeline import chain, cli, jobs, launchers, lease, rundir
 from pipeline.artifacts import Unit, attempt_directory
 from pipeline.compose import compose
-from pipeline.report.standing import words
+from pipeline.report.reasons import words
+from pipeline.tracking import standing
 from pipeline.validation import dump
 from slurm import client
 from slurm.launcher import Job, Sight
@@ -51,12 +52,13 @@ def queue(monkeypatch):
 
 
 @pytest.fixture
-def status(run, monkeypatch, capsys):
-    """What `baton status` prints, at a width: `status("--all", width=130)`."""
+def status(run, tmp_path, monkeypatch, capsys):
+    """What `baton status` prints where `runs` lies, at a width: `status("--all", width=130)`."""
+    monkeypatch.chdir(tmp_path)
 
     def status(*options, width=80, directory=run):
         monkeypatch.setenv("COLUMNS", str(width))
-        monkeypatch.setattr(sys, "argv", ["baton", "status", str(directory), *options])
+        monkeypatch.setattr(sys, "argv", ["baton", "status", os.path.relpath(directory), *options])
         with pytest.raises(SystemExit) as ended:
             cli.main()
         assert not ended.value.code
@@ -115,12 +117,13 @@ def test_a_finished_run_is_told_without_asking_anybody(run, put, evaluate, statu
     finish(put, evaluate, 2)
     monkeypatch.setattr(launchers, "launcher_for", None)
     text = status()
-    assert text.startswith(f"{run}: finished\n")
+    assert text.startswith("runs/made: finished\n")
     row = line(text, "1", "rollout")
     assert (row[2:5], row[-3:]) == (["published", "2/2", "2"], ["success", "50.0", "%"])
     assert line(text, "1", "update")[-2:] == ["loss", "0.01235"]
     assert line(text, "2", "evaluate")[-3:] == ["success", "87.5", "%"]
-    assert max(map(len, text.splitlines())) <= 80 + len(str(run))
+    assert max(map(len, text.splitlines())) <= 80
+    assert "to continue" not in text
 
 
 def test_open_units_with_their_jobs_and_why_they_wait(run, put, evaluate, status, queue):
@@ -142,7 +145,7 @@ def test_open_units_with_their_jobs_and_why_they_wait(run, put, evaluate, status
     )
     assert told(text, "e0001-update") == "e0001-update waiting for e0001-rollout (2 of 2 shards)"
     assert "epoch 2: waiting" in text
-    assert max(map(len, text.splitlines()[1:])) <= 80
+    assert max(map(len, text.splitlines())) <= 80
 
 
 @pytest.mark.parametrize(
@@ -192,8 +195,10 @@ def test_a_failed_unit_and_those_that_need_it(run, put, evaluate, status, queue)
     assert line(text, "1", "rollout")[2:] == ["failed", "0/2", "3", "0:40", "1:00", "73", "sim1"]
     assert told(text, "e0001-update").endswith("waiting for e0001-rollout-s0001, which failed")
     assert "e0001-rollout-s0001 failed after 3 attempts: no [memory]" in text
-    assert f"  log: {run}/attempts/{ROLLOUTS[1]}/3/log.txt" in text
-    assert f"nobody drives it; to continue: baton run {run}/config.yaml" in text
+    assert f"  log: runs/made/attempts/{ROLLOUTS[1]}/3/log.txt" in text
+    assert text.startswith("runs/made: nobody drives it\n")
+    assert line(text, "to", "continue:") == ["to", "continue:", "baton", "run", "runs/made/config.yaml"]
+    assert "\nto see why:   baton logs runs/made rollout --epoch 1 --shard 1\n" in text
 
 
 def test_a_unit_between_two_attempts_says_why(run, status, queue):
@@ -257,14 +262,14 @@ def held_by(run, host, job=""):
             Sight(State.WAITING, "PENDING (BeginTime)"),
             "job 99, which drives it, is back in the queue: its begin time has not come",
         ),
-        (Sight(State.ENDED, "TIMEOUT"), "nobody drives it; to continue: baton run"),
+        (Sight(State.ENDED, "TIMEOUT"), "nobody drives it\n"),
         (Sight(State.LOST), "driven by process 7 on node7 (job 99)"),
     ],
 )
 def test_the_job_that_holds_the_lease(run, status, queue, sight, said):
     held_by(run, "node7", "99")
     queue.sights = {"99": sight}
-    assert status().startswith(f"{run}: {said}")
+    assert " ".join(status(width=130).split("\n", 1)).startswith(f"runs/made: {said}".replace("\n", " "))
 
 
 @pytest.mark.parametrize(
@@ -280,18 +285,21 @@ def test_jobs_that_look_after_the_run(run, status, queue, kind, sight, said):
     key = f"{id_}:{kind}"
     queue.live = {key: Job(key, "99", "slurm"), f"{id_}:e0001-update:1": Job("", "98", "slurm")}
     queue.sights = {"99": sight}
-    assert status().startswith(f"{run}: {said}")
+    assert " ".join(status(width=130).split("\n", 1)).startswith(f"runs/made: {said}".replace("\n", " "))
 
 
-def test_the_command_that_continues_a_run_continues_it(run, status, queue, tmp_path, monkeypatch):
-    command = status().splitlines()[0].partition("to continue: baton run ")[2].split()
-    rundir.create_or_resume(compose(Path(command[0]), command[1:]))
+def test_the_command_that_continues_a_run_continues_it(run, status, queue, tmp_path):
+    def command(directory):
+        return line(status(directory=directory), "to", "continue:")[4:]
+
+    config, *overrides = command(run)
+    rundir.create_or_resume(compose(Path(config), overrides))
     assert os.listdir(tmp_path / "runs") == ["made"]
     moved = tmp_path / "elsewhere" / "made"
     moved.parent.mkdir()
     run.rename(moved)
-    command = status(directory=moved).splitlines()[0].partition("to continue: baton run ")[2].split()
-    rundir.create_or_resume(compose(Path(command[0]), command[1:]))
+    config, *overrides = command(moved)
+    rundir.create_or_resume(compose(Path(config), overrides))
     assert os.listdir(tmp_path / "runs") == []
 
 
@@ -323,7 +331,8 @@ def test_for_programs_there_is_a_record_for_every_unit(run, put, evaluate, statu
     queue.sights = {"71_1": PENDING}
     told = json.loads(status("--json"))
     assert told["driver"] is None
-    assert told["summary"].startswith("nobody drives it")
+    assert told["summary"] == "nobody drives it"
+    assert told["again"] == "baton run runs/made/config.yaml"
     assert [unit["unit"] for unit in told["units"]][:4] == [
         "e0000-demonstrate-s0000",
         "e0000-sft",
@@ -337,6 +346,15 @@ def test_for_programs_there_is_a_record_for_every_unit(run, put, evaluate, statu
         65.0,
         "jobs of higher priority come first (Priority)",
     )
+
+
+def test_what_is_wrong_with_the_trackers(run, put, evaluate, status):
+    warm(run, put, evaluate)
+    assert "tracking:" not in status()
+    line = f"MLflow: another program holds {run.parent}/mlflow.db; it is written once that lets go of it"
+    standing.write(run, {"mlflow": [line], "tensorboard": []})
+    assert f"tracking: {line}" in " ".join(status(width=400).split())
+    assert json.loads(status("--json"))["tracking_troubles"] == [line]
 
 
 def test_many_shards_do_not_fill_the_screen(run, status, queue):
@@ -403,8 +421,8 @@ def long_run(tmp_path_factory):
 
 def test_a_thousand_epochs_fit_on_a_screen(long_run, status, queue):
     text = status(directory=long_run)
-    assert len(text.splitlines()) <= 24
-    assert max(map(len, text.splitlines()[1:])) <= 80
+    assert len(text.splitlines()) <= 32
+    assert max(len(line) for line in text.splitlines() if not line.startswith("to continue")) <= 80
     assert line(text, "0-895")[1:] == ["all", "published", "4478", "4478", "success", "89.5", "%"]
     assert line(text, "900", "evaluate")[-3:] == ["success", "90.0", "%"]
     assert "epochs 901 to 1000: waiting" in text
@@ -436,7 +454,7 @@ def test_a_chain_far_ahead_shares_a_line(long_run, status, queue):
     assert line(text, "901", "rollout")[2:4] == ["queued", "0/3"]
     assert "epochs 903 to 905: queued" in text
     assert "epochs 906 to 1000: waiting" in text
-    assert len(text.splitlines()) <= 45
+    assert len(text.splitlines()) <= 52
 
 
 @pytest.mark.slow
