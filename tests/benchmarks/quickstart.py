@@ -1,9 +1,11 @@
-"""The quickstart's figures: success before and after RL, seconds, memory, and the share of time spent on shards.
+"""The figures of a recipe: success before and after RL, seconds, memory, and the share of time spent on shards.
 
     python tests/benchmarks/quickstart.py [--seeds 0 1 2] [--runs-dir DIR] [key=value ...]
+    python tests/benchmarks/quickstart.py --recipe configs/household_ppo_pi0.yaml
 
-Runs `baton run configs/quickstart.yaml` once a seed, in a fresh run directory, and samples the memory of the whole tree
-of processes (proportional set size, so that shared pages count once). Not a test: it prints what it measures.
+Runs `baton run` with the quickstart's recipe or another once a seed, in a fresh run directory, and samples the memory
+of the whole tree of processes (proportional set size, so that shared pages count once). Not a test: it prints what it
+measures.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ RECIPE = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--recipe", type=Path, default=RECIPE)
     parser.add_argument("--runs-dir", type=Path, default=None, help="default: a temporary directory")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     arguments = parser.parse_args()
@@ -36,7 +39,7 @@ def main() -> None:
     print("seed  warm start  after RL  points  minutes  peak memory  writing shards  reading shards")
     for seed in arguments.seeds:
         run = runs / f"seed-{seed}"
-        minutes, peak = carry_out(run, seed, arguments.overrides)
+        minutes, peak = carry_out(arguments.recipe, run, seed, arguments.overrides)
         result = json.loads((run / "result.json").read_text())
         before, after = result["warm_start"]["success"], result["rl"]["success"]
         written, read = shard_shares(run)
@@ -47,9 +50,9 @@ def main() -> None:
         print(f"      simulator: {result['simulator']}", flush=True)
 
 
-def carry_out(run: Path, seed: int, overrides: list[str]) -> tuple[float, float]:
-    """Run the quickstart; returns minutes on the clock and peak bytes of its whole tree of processes."""
-    command = [sys.executable, "-c", "from pipeline.cli import main; main()", "run", str(RECIPE)]
+def carry_out(recipe: Path, run: Path, seed: int, overrides: list[str]) -> tuple[float, float]:
+    """Run a recipe; returns minutes on the clock and peak bytes of its whole tree of processes."""
+    command = [sys.executable, "-c", "from pipeline.cli import main; main()", "run", str(recipe)]
     started, peak = time.monotonic(), 0
     with Path(f"{run}.log").open("w") if run.parent.is_dir() else tempfile.TemporaryFile("w") as log:
         process = subprocess.Popen(
