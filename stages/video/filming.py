@@ -32,6 +32,7 @@ from stages.video.writer import VideoError
 
 WAITING = 96  # frames, of 0.9 MB each, that may wait for the encoder before the unit waits for it
 PATIENCE_S = 60.0  # for room among them, and for all of them at the end; an encoder that takes longer hangs
+MOMENT_S = 0.1  # where no film is wanted any more
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,7 +177,7 @@ class Filming:
         if result.terminated[row] or result.truncated[row]:
             shots[-1] = dataclasses.replace(shots[-1], outcome="success" if result.success[row] else "failure")
         for shot in shots:
-            self._put(shot)
+            self._put(shot, PATIENCE_S)
 
     def finish(self) -> None:
         """Wait until every film is whole.
@@ -184,26 +185,26 @@ class Filming:
         Raises:
             OSError: the disk is full.
         """
-        self._end()
+        self._end(PATIENCE_S)
         self._check_disk()
 
     def drop(self) -> None:
         """End at once, without the films that are not whole."""
         self._dropping = True
         self._kill()
-        self._end()
+        self._end(MOMENT_S)  # the thread may have been about to start an encoder
 
-    def _end(self) -> None:
-        self._put(None)
+    def _end(self, patience: float) -> None:
+        self._put(None, patience)
         while self._thread.is_alive():
-            self._thread.join(PATIENCE_S)
+            self._thread.join(patience)
             self._kill()
 
-    def _put(self, shot: _Shot | None) -> None:
+    def _put(self, shot: _Shot | None, patience: float) -> None:
         """Hand something to the thread, which takes it sooner or later: encoders that hang are ended."""
         while True:
             try:
-                self._waiting.put(shot, timeout=PATIENCE_S)
+                self._waiting.put(shot, timeout=patience)
                 return
             except queue.Full:
                 self._kill()
