@@ -42,8 +42,11 @@ def make(options: Mapping[str, Any], statistics: Statistics, seed: int) -> Pi0:
     Raises:
         PolicyConfigError: an option is wrong.
     """
-    policy = build(Pi0Config.from_options(options), statistics, DIRECTORY)
+    config = Pi0Config.from_options(options)
+    policy = build(config, statistics, DIRECTORY)
     policy.load_state_dict(_cast(policy, initial.draw(policy, seed, set(policy.state_dict()))), assign=True)
+    # openpi's loader asks for it, though nothing reads it
+    policy.unused = _cast(policy, {published.UNUSED: torch.zeros(config.vocab_size, config.expert.width)})
     return policy
 
 

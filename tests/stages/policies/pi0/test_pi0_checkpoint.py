@@ -80,7 +80,17 @@ def test_a_warm_start_can_change_how_it_draws(tmp_path) -> None:
     (tmp_path / "noisy").mkdir()
     noisy.save(tmp_path / "noisy")
     back = load(tmp_path / "noisy", options={"sampler": "flow_sde"})
-    assert {name for name in back.unused} == {n for n in noisy.state_dict() if n.startswith("noise_head.")}
+    assert set(back.unused) == {EXPERT_HEAD, *(n for n in noisy.state_dict() if n.startswith("noise_head."))}
+
+
+@pytest.mark.parametrize("version", ["pi0", "pi05"])
+def test_a_fresh_policy_has_every_tensor_that_openpi_loads(tmp_path, version) -> None:
+    model = policy(version=version)
+    model.save(tmp_path)
+    own = {name for name in model.state_dict() if not name.startswith("value_head.")}
+    written = load_file(tmp_path / "model.safetensors")
+    assert {name for name in written if not name.startswith("value_head.")} == {*own, EXPERT_HEAD}
+    assert written[EXPERT_HEAD].shape == (model.config.vocab_size, model.config.expert.width)
 
 
 def test_statistics_are_written_for_openpi_too(tmp_path) -> None:
