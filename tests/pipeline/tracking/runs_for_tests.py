@@ -3,10 +3,14 @@
 import contextlib
 import json
 import os
+import signal
+import socket
 import sqlite3
 import subprocess
 import sys
 import time
+import urllib.request
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -153,10 +157,10 @@ def picture(runs: Path, uri: str | None = None) -> dict:
     return {"runs": seen, "models": models(shown)}
 
 
-def command(run: Path, *arguments: str) -> subprocess.Popen:
+def command(run: Path, *arguments: str, prefix: Sequence[str] = ()) -> subprocess.Popen:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     environment.pop("WANDB_SERVICE", None)  # of this process, where it has used W&B itself
-    line = [sys.executable, "-m", "pipeline.tracking", str(run), *arguments]
+    line = [*prefix, sys.executable, "-m", "pipeline.tracking", str(run), *arguments]
     return subprocess.Popen(line, cwd=run, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -171,3 +175,31 @@ def units_written(runs: Path) -> int:
     """How many nested runs are finished; asks the database itself, which is cheap while a writer is at work."""
     with contextlib.closing(sqlite3.connect(runs / "mlflow.db")) as database:
         return database.execute("SELECT count(*) FROM runs WHERE status = 'FINISHED'").fetchone()[0]
+
+
+def free_port() -> int:
+    with contextlib.closing(socket.socket()) as taken:
+        taken.bind(("127.0.0.1", 0))
+        return taken.getsockname()[1]
+
+
+@contextlib.contextmanager
+def serving(line: Sequence[str], port: int, log: Path) -> Iterator[None]:
+    """A process that serves MLflow at a port, once it answers."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_DISABLE_TELEMETRY": "true"}
+    with log.open("a") as out:
+        process = subprocess.Popen(line, env=environment, stdout=out, stderr=out, start_new_session=True)
+    try:
+        wait_until(lambda: _answers(port))
+        yield
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _answers(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1):
+            return True
+    except OSError:
+        return False

@@ -1,10 +1,6 @@
 """MLflow's pages in a real browser: the experiment, its runs, a chart, a film that plays."""
 
-import os
-import signal
-import subprocess
 import sys
-import urllib.request
 
 import imageio_ffmpeg
 import numpy as np
@@ -12,8 +8,7 @@ import pytest
 from playwright.sync_api import expect
 
 from pipeline.tracking.writer import Writer
-from tests.pipeline.tracking.runs_for_tests import ROOT, make_run, publish_all, publish_unit, store, wait_until
-from tests.pipeline.tracking.test_server import free_port
+from tests.pipeline.tracking.runs_for_tests import free_port, make_run, publish_all, publish_unit, serving, store
 
 PATIENCE = 120_000  # milliseconds; the pages are megabytes of script
 
@@ -37,24 +32,9 @@ def pages(runs, tmp_path, monkeypatch):
     assert Writer(run).catch_up() == []
     port = free_port()
     line = [sys.executable, "-m", "pipeline.cli", "ui", str(run), "--port", str(port)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_DISABLE_TELEMETRY": "true"}
     said = tmp_path / "ui.log"
-    with said.open("w") as log:
-        process = subprocess.Popen(line, env=environment, stdout=log, stderr=log, start_new_session=True)
-    try:
-        wait_until(lambda: _answers(f"http://127.0.0.1:{port}"))
+    with serving(line, port, said):
         yield next(line for line in said.read_text().splitlines() if line.startswith("open ")).removeprefix("open ")
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def _answers(address) -> bool:
-    try:
-        with urllib.request.urlopen(f"{address}/health", timeout=1):
-            return True
-    except OSError:
-        return False
 
 
 @pytest.mark.slow

@@ -1,24 +1,22 @@
 """A real `mlflow server`: what a database shows it shows, and its absence costs nothing but patience."""
 
 import contextlib
-import os
 import signal
-import socket
-import subprocess
 import sys
-import urllib.request
 
 import pytest
 
 from pipeline.tracking import standing
 from pipeline.tracking.writer import Writer
-from tests.pipeline.tracking.runs_for_tests import command, make_run, picture, publish_unit, wait_until
-
-
-def free_port() -> int:
-    with contextlib.closing(socket.socket()) as taken:
-        taken.bind(("127.0.0.1", 0))
-        return taken.getsockname()[1]
+from tests.pipeline.tracking.runs_for_tests import (
+    command,
+    free_port,
+    make_run,
+    picture,
+    publish_unit,
+    serving,
+    wait_until,
+)
 
 
 @contextlib.contextmanager
@@ -35,23 +33,8 @@ def server(database, port):
         str(port),
     ]
     line += ["--artifacts-destination", str(database.parent / "served"), "--workers", "1"]
-    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
-    with open(database.parent / "server.log", "a") as log:
-        process = subprocess.Popen(line, env=environment, stdout=log, stderr=log, start_new_session=True)
-    try:
-        wait_until(lambda: _answers(port))
+    with serving(line, port, database.parent / "server.log"):
         yield
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def _answers(port) -> bool:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1):
-            return True
-    except OSError:
-        return False
 
 
 @pytest.mark.slow
