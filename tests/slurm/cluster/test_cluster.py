@@ -187,6 +187,8 @@ def test_jobs_run_without_accounting(idle_cluster):
 def test_up_mends_what_died(idle_cluster):
     for daemon in status(idle_cluster.root).daemons:
         os.kill(daemon.pid, signal.SIGKILL)
+    # A killed process is there until the kernel has taken it down.
+    wait_for(lambda: not any(daemon.alive for daemon in status(idle_cluster.root).daemons))
     assert up(idle_cluster.root) == idle_cluster
     assert idle_cluster.nodes() == dict.fromkeys(NODES, "idle")
     assert idle_cluster.run("srun", "echo", "here") == "here\n"
