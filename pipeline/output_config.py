@@ -78,8 +78,8 @@ class Video(Block):
     """write instruction, task, seed, step, reward and success over the picture"""
     video_base_dir: str | None = None
     """copies of the films go to a folder of the run below this one; null: they stay in the artifacts only"""
-    episodes: Index = 4
-    """episodes filmed an evaluation, tasks in turn; 0: none"""
+    episodes: Index | None = None
+    """episodes filmed an evaluation, tasks in turn; null: one of fifty, but four at most; 0: none"""
     rollout_episodes: Index = 1
     """training episodes filmed an epoch, over all shards, tasks in turn; 0: none"""
     demonstration_episodes: Index = 1

@@ -21,6 +21,7 @@ from pipeline import checkpoints, lease, validation
 from pipeline.artifacts import now, write_synced
 from pipeline.config import CHANGEABLE, Config
 from pipeline.errors import UserError
+from pipeline.simulator_config import NESTED
 
 CONFIG, IDENTITY = "config.yaml", "run.json"
 PACKAGES = ("pipeline", "slurm", "stages")
@@ -146,15 +147,17 @@ def flat(config: Config) -> dict[str, Any]:
     return _flat(config.model_dump(mode="json"))
 
 
-def changeable(key: str) -> bool:
-    """Whether a run may be continued with another value at a dotted key."""
+def changeable(key: str, config: Config) -> bool:
+    """Whether a run may be continued with another value at a dotted key of its config."""
+    if key == "simulator.rendering_frequency":
+        return config.simulator.name not in NESTED  # there it is part of how a world goes on, elsewhere of films alone
     return key in CHANGEABLE or key.split(".")[0] in CHANGEABLE
 
 
 def _resume(run: Path, config: Config) -> None:
     found = load(run)
     changed = differences(found, config)
-    fixed = [entry for entry in changed if not changeable(entry[0])]
+    fixed = [entry for entry in changed if not changeable(entry[0], config)]
     if fixed:
         listing = "; ".join(f"{key}: the run has {_show(old)}, asked is {_show(new)}" for key, old, new in fixed)
         raise UserError(

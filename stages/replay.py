@@ -173,11 +173,12 @@ class Cut:
         return shard, int(group[self.planned.index % size])
 
     def pool(self, **options: Any) -> SimulatorPool:
-        """A simulator with one world."""
+        """A simulator with one world, of which every step is drawn."""
         simulator = self.config.simulator
+        drawn = {"rendering_frequency": max(simulator.action_frequency, simulator.rendering_frequency)}
         return SimulatorPool(
             simulator.name,
-            simulator_options(simulator) | options,
+            simulator_options(simulator) | drawn | options,
             num_envs=1,
             python=simulator.python,
             timeout_s=simulator.timeout,

@@ -12,6 +12,7 @@ from stages.simulators.interface import HELD_OUT, split_of
 from stages.unit import stream
 
 TRAINING, EVALUATION = split_of(0), split_of(HELD_OUT)
+FILMED_OF, FILMS = 50, 4  # unless the config says: one of so many episodes of an evaluation, so many at most
 
 
 def shard_range(total: int, shards: int, shard: int) -> range:
@@ -63,7 +64,8 @@ def temperature(config: Config, epoch: int) -> float:
 def evaluations(config: Config) -> list[Planned]:
     """Episodes of an evaluation, the same for every policy version, and so are those that are filmed."""
     stage, tasks, video = config.evaluate, config.simulator.tasks, config.video_cfg
-    films = filmed(video.episodes * video.save_video, stage.episodes, len(tasks))
+    films = min(FILMS, -(-stage.episodes // FILMED_OF)) if video.episodes is None else video.episodes
+    chosen = filmed(films * video.save_video, stage.episodes, len(tasks))
     return [
         Planned(
             index=i,
@@ -71,7 +73,7 @@ def evaluations(config: Config) -> list[Planned]:
             seed=HELD_OUT + i // len(tasks),
             group=i,
             noise=stream(config.seed, "evaluate", i) if stage.temperature > 0 else None,
-            film=i in films,
+            film=i in chosen,
         )
         for i in range(stage.episodes)
     ]

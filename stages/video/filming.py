@@ -31,8 +31,6 @@ from stages.video.film import Film
 from stages.video.writer import VideoError
 
 WAITING = 96  # frames, of 0.9 MB each, that may wait for the encoder before the unit waits for it
-PATIENCE_S = 60.0  # for room among them, and for all of them at the end; an encoder that takes longer hangs
-MOMENT_S = 0.1  # where no film is wanted any more
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +41,8 @@ class Studio:
         directory: where they are written; made when the first one is.
         copies: folder that gets a copy of each; None: there are no copies.
         unit: whose they are.
-        fps: frames a second, one a step.
+        fps: frames a second.
+        every: steps from one frame to the next; an episode's first and last are always shown.
         instructions: task -> what the robot is asked to do.
         info: whether instruction, task, seed, step, reward and outcome are written over the frames.
     """
@@ -52,18 +51,32 @@ class Studio:
     copies: Path | None
     unit: Unit
     fps: float
+    every: int
     instructions: Mapping[str, str]
     info: bool
 
 
 @dataclasses.dataclass(frozen=True)
 class _Shot:
-    """A step on its way to its film; `outcome` is empty unless the episode ends with it."""
+    """A frame on its way to its film, and what the steps since the last one brought.
+
+    `outcome` is empty unless the episode ends here.
+    """
 
     planned: Planned
     frame: np.ndarray | None
+    steps: int
     reward: float
     outcome: str
+
+
+@dataclasses.dataclass
+class _Tally:
+    """Steps of an episode so far, and what came since the last frame that its film took."""
+
+    steps: int = 0
+    since: int = 0
+    reward: float = 0.0
 
 
 def stem(unit: Unit, planned: Planned) -> str:
@@ -117,12 +130,14 @@ def filming(work: Work, simulator: SimulatorSpec) -> Iterator[Filming]:
         OSError: the disk is full.
     """
     config, unit = work.config, work.unit
-    base = config.video_cfg.video_base_dir
+    base, rates = config.video_cfg.video_base_dir, config.simulator
+    every = max(1, rates.action_frequency // rates.rendering_frequency)
     studio = Studio(
         directory=work.scratch(list(unit.outputs)[-1]) / "videos",
         copies=None if base is None else Path(base) / config.name / f"epoch-{unit.epoch:04d}",
         unit=unit,
-        fps=config.simulator.action_frequency,
+        fps=rates.action_frequency / every,
+        every=every,
         instructions={task.name: task.instruction for task in simulator.tasks},
         info=config.video_cfg.info_on_video,
     )
@@ -150,7 +165,8 @@ class Filming:
         self.failed = 0
         """films that could not be written"""
         self._studio = studio
-        self._films: dict[int, _Film] = {}
+        self._tallies: dict[int, _Tally] = {}  # of the unit's thread
+        self._films: dict[int, _Film] = {}  # of the films' thread
         self._given_up: set[int] = set()
         self._waiting: queue.Queue[_Shot | None] = queue.Queue(WAITING)
         self._disk_full = self._dropping = False
@@ -171,13 +187,21 @@ class Filming:
         if not planned.film:
             return
         self._check_disk()
+        over = result.terminated[row] or result.truncated[row]
         rewards = result.rewards[row][result.executed[row]]
         frames = itertools.chain(result.frames[row], itertools.repeat(None))
-        shots = [_Shot(planned, frame, float(reward), "") for frame, reward in zip(frames, rewards, strict=False)]
-        if result.terminated[row] or result.truncated[row]:
-            shots[-1] = dataclasses.replace(shots[-1], outcome="success" if result.success[row] else "failure")
-        for shot in shots:
-            self._put(shot, PATIENCE_S)
+        tally = self._tallies.setdefault(planned.index, _Tally())
+        for left, frame, reward in zip(range(len(rewards) - 1, -1, -1), frames, rewards, strict=False):
+            tally.steps += 1
+            tally.since += 1
+            tally.reward += float(reward)
+            ends = over and not left
+            if ends or tally.steps % self._studio.every == 1 % self._studio.every:
+                outcome = ("success" if result.success[row] else "failure") if ends else ""
+                self._waiting.put(_Shot(planned, frame, tally.since, tally.reward, outcome))
+                tally.since, tally.reward = 0, 0.0
+        if over:
+            del self._tallies[planned.index]
 
     def finish(self) -> None:
         """Wait until every film is whole.
@@ -185,34 +209,17 @@ class Filming:
         Raises:
             OSError: the disk is full.
         """
-        self._end(PATIENCE_S)
+        self._end()
         self._check_disk()
 
     def drop(self) -> None:
         """End at once, without the films that are not whole."""
         self._dropping = True
-        self._kill()
-        self._end(MOMENT_S)  # the thread may have been about to start an encoder
+        self._end()
 
-    def _end(self, patience: float) -> None:
-        self._put(None, patience)
-        while self._thread.is_alive():
-            self._thread.join(patience)
-            self._kill()
-
-    def _put(self, shot: _Shot | None, patience: float) -> None:
-        """Hand something to the thread, which takes it sooner or later: encoders that hang are ended."""
-        while True:
-            try:
-                self._waiting.put(shot, timeout=patience)
-                return
-            except queue.Full:
-                self._kill()
-
-    def _kill(self) -> None:
-        """End the encoders that are at work; their films are given up."""
-        for film in list(self._films.values()):
-            film.writer.kill()
+    def _end(self) -> None:
+        self._waiting.put(None)
+        self._thread.join()
 
     def _work(self) -> None:
         """What the thread does until it gets None."""
@@ -225,8 +232,8 @@ class Filming:
                     self._films[index] = _Film(self._studio, shot.planned)
                 film = self._films[index]
                 if shot.frame is None:
-                    raise VideoError(f"the simulator returned no frame of step {film.steps + 1}")
-                film.add(shot.frame, shot.reward, shot.outcome)
+                    raise VideoError(f"the simulator returned no frame of step {film.steps + shot.steps}")
+                film.add(shot.frame, shot.reward, shot.outcome, shot.steps)
                 if shot.outcome:
                     film.publish(shot.outcome)
                     del self._films[index]
@@ -243,8 +250,7 @@ class Filming:
         if self._dropping:
             return
         self.failed += 1
-        full = isinstance(failure, OSError) and failure.errno in (errno.ENOSPC, errno.EDQUOT)
-        if full or (isinstance(failure, VideoError) and failure.disk_full):
+        if getattr(failure, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
             self._disk_full = True  # whoever hears of it ends the unit, and tells
         else:
             _tell(f"there is no film of episode {planned.index} ({planned.task}): {failure}")
@@ -255,4 +261,5 @@ class Filming:
 
 
 def _tell(what: str) -> None:
-    print(f"baton: {what}", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # a log on a full disk: the films go on
+        print(f"baton: {what}", file=sys.stderr, flush=True)

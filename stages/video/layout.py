@@ -1,7 +1,7 @@
 """Where the cameras stand in a frame: the wrists one above the other on the left, the head beside them.
 
 As BEHAVIOR's own evaluation films it: left wrist above right wrist, 224 x 224 each, and the head 448 x 448. A frame of
-height S is 1.5 S wide.
+height S is 1.5 S wide. A single wrist camera stands at the left top; without one the head is in the middle.
 """
 
 from __future__ import annotations
@@ -18,17 +18,18 @@ def compose(head: np.ndarray, wrist: np.ndarray, height: int = HEIGHT) -> np.nda
 
     Args:
         head: uint8 [3, H, W], RGB.
-        wrist: uint8 [2, 3, H, W], left and right.
+        wrist: uint8 [V, 3, H, W], V from 0 to 2.
         height: S of the frame, a multiple of 4.
 
     Returns:
-        uint8 [S, 1.5 S, 3]; pictures that are not square stand between black bars.
+        uint8 [S, 1.5 S, 3]; what no picture covers is black.
     """
-    frame = np.empty((height, height * 3 // 2, 3), np.uint8)
+    frame = np.zeros((height, height * 3 // 2, 3), np.uint8)
     half = height // 2
-    frame[:half, :half] = _square(wrist[0], half)
-    frame[half:, :half] = _square(wrist[1], half)
-    frame[:, half:] = _square(head, height)
+    left = half if len(wrist) else half // 2
+    frame[:, left : left + height] = _square(head, height)
+    for place, picture in enumerate(wrist):
+        frame[place * half : (place + 1) * half, :half] = _square(picture, half)
     return frame
 
 

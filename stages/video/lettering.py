@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 
-from PIL import ImageFont
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
@@ -46,3 +47,21 @@ def cut(text: str, face: Font, width: float) -> str:
     while text and face.getlength(text + "...") > width:
         text = text[:-1]
     return text + "..."
+
+
+@functools.lru_cache(maxsize=1024)  # a film's numbers are those of the film before
+def inked(text: str, face: Font, colour: tuple[int, int, int], height: int) -> np.ndarray:
+    """Draw a line of text on black.
+
+    Args:
+        text: what to write.
+        face: what it is written in.
+        colour: RGB.
+        height: of the picture, pixels.
+
+    Returns:
+        uint8 [height, W, 3], as wide as the text; not to be changed.
+    """
+    picture = Image.new("RGB", (int(face.getlength(text)) + 1, height))
+    ImageDraw.Draw(picture).text((0, 0), text, colour, face)
+    return np.asarray(picture)

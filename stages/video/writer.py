@@ -1,32 +1,29 @@
-"""H.264 films in MP4 files, encoded by the ffmpeg that comes with imageio-ffmpeg."""
+"""H.264 films in MP4 files, encoded by PyAV's x264 within this process."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import os
-import subprocess
-import tempfile
+from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 
-import imageio_ffmpeg
+import av
 import numpy as np
 
 QUALITY = "21"  # x264's constant rate factor: lower is better and bigger; text stays sharp at this one
 SPEED = "ultrafast"  # x264's preset: half the seconds of veryfast at thrice the bytes, and cores are what is scarce
-WORDS = 300  # of the encoder's complaints, in characters; it repeats itself
-CLOSE_SECONDS = 120.0  # for the encoder to finish after the last frame
 
 
 class VideoError(RuntimeError):
     """A film could not be written; nothing is left at its path.
 
     Attributes:
-        disk_full: there was no space for it.
+        errno: what the system said, if it did.
     """
 
-    disk_full = False
+    def __init__(self, message: str, errno: int | None = None) -> None:
+        super().__init__(message)
+        self.errno = errno
 
 
 class VideoWriter:
@@ -36,16 +33,16 @@ class VideoWriter:
     """
 
     def __init__(self, path: Path, fps: float) -> None:
-        """Prepare a film; the encoder starts at the first frame.
+        """Prepare a film; the file is made at the first frame.
 
         Args:
             path: file to write, ending in .mp4; its folder exists.
             fps: frames a second.
         """
         self.path, self.fps, self.frames = path, fps, 0
-        self._encoder: subprocess.Popen[bytes] | None = None
+        self._film: av.container.OutputContainer | None = None
+        self._stream: av.VideoStream
         self._shape: tuple[int, ...] = ()
-        self._complaints = tempfile.TemporaryFile()  # noqa: SIM115, a pipe nobody reads could fill up and stop the encoder
 
     def write(self, frame: np.ndarray) -> None:
         """Add a frame.
@@ -54,59 +51,35 @@ class VideoWriter:
             frame: uint8 [H, W, 3], RGB, H and W even and the same for the whole film.
 
         Raises:
-            VideoError: the encoder gave up.
+            VideoError: it cannot be written.
         """
-        if self._encoder is None:
+        if not self._shape:
             height, width = frame.shape[:2]
             if height % 2 or width % 2:
                 raise ValueError(f"frames of {height} x {width}: yuv420p needs an even height and width")
             self._shape = (height, width, 3)
-            self._encoder = self._start(height, width)
         if frame.shape != self._shape or frame.dtype != np.uint8:
             raise ValueError(f"a {frame.dtype} {list(frame.shape)} frame in a film of uint8 {list(self._shape)}")
-        assert self._encoder.stdin is not None
-        try:
-            self._encoder.stdin.write(np.ascontiguousarray(frame).data)
-        except BrokenPipeError:
-            self._fail("the encoder stopped")
+        self._encode(av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(frame), "rgb24"))
         self.frames += 1
 
     def close(self) -> None:
         """Finish the film.
 
         Raises:
-            VideoError: there was no frame, or the encoder failed.
+            VideoError: there was no frame, or it cannot be written.
         """
-        if self._encoder is None:
-            self._complaints.close()
+        if self._film is None:
             raise VideoError(f"{self.path}: a film needs at least one frame")
-        assert self._encoder.stdin is not None
-        try:
-            self._encoder.stdin.close()
-            status = self._encoder.wait(CLOSE_SECONDS)
-        except BrokenPipeError:
-            self._fail("the encoder stopped")
-        except subprocess.TimeoutExpired:
-            self._fail(f"the encoder did not finish within {CLOSE_SECONDS:g} s")
-        if status:
-            self._fail(f"the encoder ended with status {status}")
-        self._complaints.close()
-
-    def kill(self) -> None:
-        """End the encoder, so that whoever waits for it, in any thread, is told that it stopped."""
-        if self._encoder is not None:
-            self._encoder.kill()
+        self._encode(None)
 
     def abandon(self) -> None:
-        """Stop without a film."""
-        if self._encoder is not None:
-            self.kill()
-            self._encoder.wait()
-            assert self._encoder.stdin is not None
-            with contextlib.suppress(BrokenPipeError):
-                self._encoder.stdin.close()
-            self.path.unlink(missing_ok=True)
-        self._complaints.close()
+        """Stop without a film; a disk that fails now too is not told."""
+        if self._film is not None:
+            with contextlib.suppress(av.FFmpegError, OSError):
+                self._film.close()
+            with contextlib.suppress(OSError):
+                self.path.unlink()
 
     def __enter__(self) -> VideoWriter:
         """Use the writer in a `with` block, which finishes the film."""
@@ -121,29 +94,24 @@ class VideoWriter:
         else:
             self.abandon()
 
-    def _start(self, height: int, width: int) -> subprocess.Popen[bytes]:
-        frames = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", f"{self.fps:g}", "-i", "-"]
-        film = ["-an", "-c:v", "libx264", "-preset", SPEED, "-crf", QUALITY, "-pix_fmt", "yuv420p"]
-        # One thread: a node's cores belong to the simulators. The index goes first, so that browsers start at once.
-        place = ["-threads", "1", "-movflags", "+faststart", "-f", "mp4", str(self.path)]
-        quiet = ["-hide_banner", "-loglevel", "error", "-nostdin", "-y", "-filter_threads", "1"]
+    def _encode(self, frame: av.VideoFrame | None) -> None:
+        """Have a frame encoded, and write what is ready; None: no more follow."""
         try:
-            return subprocess.Popen(
-                [imageio_ffmpeg.get_ffmpeg_exe(), *quiet, *frames, *film, *place],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=self._complaints,
-            )
-        except (OSError, RuntimeError) as error:
-            raise VideoError(f"{self.path}: ffmpeg cannot be run ({error}); reinstall imageio-ffmpeg") from error
+            if self._film is None:
+                self._film, self._stream = self._open()
+            self._film.mux(self._stream.encode(frame))
+            if frame is None:
+                self._film.close()
+        except av.FFmpegError as error:
+            self.abandon()
+            raise VideoError(f"{self.path}: {error.strerror}", error.errno) from error
 
-    def _fail(self, reason: str) -> None:
-        assert self._encoder is not None
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._encoder.wait(1.0)  # it is about to say why
-        self._complaints.seek(0)
-        words = " ".join(self._complaints.read().decode(errors="replace").split())
-        self.abandon()
-        error = VideoError(f"{self.path}: {reason}: {words[:WORDS] or 'it did not say why'}")
-        error.disk_full = os.strerror(errno.ENOSPC) in words
-        raise error
+    def _open(self) -> tuple[av.container.OutputContainer, av.VideoStream]:
+        # The index goes first, so that browsers start at once.
+        film = av.open(str(self.path), "w", format="mp4", options={"movflags": "+faststart"})
+        rate = Fraction(self.fps).limit_denominator(1000)
+        stream = film.add_stream("libx264", rate, options={"preset": SPEED, "crf": QUALITY})
+        stream.height, stream.width = self._shape[:2]
+        stream.pix_fmt = "yuv420p"
+        stream.thread_count = 1  # a node's cores belong to the simulators
+        return film, stream

@@ -45,6 +45,23 @@ def test_what_cannot_change_results_may_change(tmp_path: Path) -> None:
     assert load(run).slurm.poll_seconds == 9.0
 
 
+def test_how_often_films_are_drawn_may_change_but_not_how_a_simulator_goes_on(tmp_path: Path) -> None:
+    def drawn(frames: int, simulator: str, **values: Any) -> Config:
+        return config(tmp_path / simulator, simulator={"name": simulator, "rendering_frequency": frames}, **values)
+
+    run = create_or_resume(drawn(20, "household", video_cfg={"episodes": 4}))
+    create_or_resume(drawn(10, "household"))
+    assert (load(run).simulator.rendering_frequency, load(run).video_cfg.episodes) == (10, None)
+    joints = {"policy": {"action_dim": 14}}
+    run = create_or_resume(drawn(30, "omnigibson", **joints))
+    with pytest.raises(UserError) as refused:
+        create_or_resume(drawn(60, "omnigibson", **joints))
+    assert str(refused.value) == (
+        f"{run} was made with another config (simulator.rendering_frequency: the run has 30, asked is 60); set the "
+        "run's values again, or give another name=..."
+    )
+
+
 def test_a_run_may_move_to_other_machines_as_long_as_its_ranks_stay(tmp_path: Path) -> None:
     def placed(gpus: str, shards: int, **slurm: Any) -> Config:
         components = {"component_placement": {"env,rollout": "0-3", "actor": gpus}}

@@ -10,7 +10,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import imageio_ffmpeg
 import numpy as np
 import pytest
 
@@ -19,6 +18,7 @@ from pipeline.commands.replay import check_published
 from pipeline.errors import UserError
 from stages.replay import Asked, replay
 from stages.trajectories import read
+from tests.films import read_film
 
 pytestmark = pytest.mark.slow
 
@@ -42,13 +42,6 @@ def asked(run: Path, epoch: int, episode: int, **others: object) -> Asked:
     return Asked(run, epoch, episode, **{"stage": None, "simulate": False, "size": 448, "out": None, **others})
 
 
-def frames(film: Path) -> tuple[dict, list[np.ndarray]]:
-    read_ = imageio_ffmpeg.read_frames(str(film))
-    about = next(read_)
-    width, height = about["size"]
-    return about, [np.frombuffer(data, np.uint8).reshape(height, width, 3) for data in read_]
-
-
 def films_of(run: Path, unit: Unit) -> list[Path]:
     return sorted((run / unit.marker / "videos").iterdir())
 
@@ -68,10 +61,9 @@ def test_a_run_films_what_its_config_says_and_names_the_films(prepared):
         for i in (0, 2)
     ]
     for film, i in zip(evaluated, (0, 2), strict=True):
-        about, shown = frames(film)
-        assert (about["codec"], about["size"], about["fps"]) == ("h264", (672, 448), 20)
-        assert about["pix_fmt"].startswith("yuv420p")
-        assert len(shown) == outcomes[i]["steps"]
+        seen = read_film(film)
+        assert (seen.codec, seen.pixels, seen.size, seen.fps) == ("h264", "yuv420p", (672, 448), 20)
+        assert len(seen.frames) == outcomes[i]["steps"]
     manifest = json.loads((prepared.run / EVALUATE.marker / "manifest.json").read_text())
     assert {f"videos/{film.name}" for film in evaluated} <= set(manifest["files"])
 
@@ -92,10 +84,10 @@ def test_from_the_shard_there_is_a_frame_a_decision(prepared, tmp_path):
     assert done.returncode == 0, done.stderr
     shard = read(prepared.run / ROLLOUT.marker)  # episodes 4 to 7
     start, length = int(shard.episodes.start[2]), int(shard.episodes.length[2])
-    about, shown = frames(tmp_path / "six.mp4")
-    assert about["size"] == (672, 448)
-    assert about["fps"] == 20 / 8
-    assert len(shown) == length + 1
+    made = read_film(tmp_path / "six.mp4")
+    assert made.size == (672, 448)
+    assert made.fps == 20 / 8
+    assert len(made.frames) == length + 1
     outcome = "success" if shard.episodes.success[2] else "failure"
     steps = int(shard.executed[start : start + length].sum())
     assert done.stdout == (
@@ -103,7 +95,7 @@ def test_from_the_shard_there_is_a_frame_a_decision(prepared, tmp_path):
         f"{outcome} after {steps} steps\n"
     )
     head, _ = shard.images([start])
-    middle = shown[0][112:336, 336:560].reshape(32, 7, 32, 7, 3).mean((1, 3))
+    middle = made.frames[0][112:336, 336:560].reshape(32, 7, 32, 7, 3).mean((1, 3))
     seen = np.kron(head[0].transpose(1, 2, 0), np.ones((14, 14, 1)))[112:336, 112:336].reshape(32, 7, 32, 7, 3)
     assert np.abs(middle - seen.mean((1, 3))).mean() < 8
 
@@ -113,7 +105,7 @@ def test_by_its_actions_once_more_it_is_the_film_that_was_made_then(prepared, tm
     [film] = films_of(prepared.run, unit)
     monkeypatch.chdir(tmp_path)
     said = replay(asked(prepared.run, unit.epoch, 0, simulate=True))
-    assert said.startswith(f"{film.name}: {len(frames(film)[1])} frames, every step, simulated again; ")
+    assert said.startswith(f"{film.name}: {len(read_film(film).frames)} frames, every step, simulated again; ")
     assert (tmp_path / film.name).read_bytes() == film.read_bytes()
 
 
@@ -121,9 +113,9 @@ def test_of_an_evaluation_the_policy_plays_again_and_it_can_be_large(prepared, t
     done = command(prepared.run, tmp_path, "--epoch", 0, "--episode", 1, "--stage", "evaluate", "--size", 896)
     assert done.returncode == 0, done.stderr
     lines = (prepared.run / EVALUATE.marker / "episodes.jsonl").read_text().splitlines()
-    about, shown = frames(tmp_path / done.stdout.split(":")[0])
-    assert about["size"] == (1344, 896)
-    assert len(shown) == json.loads(lines[1])["steps"]
+    made = read_film(tmp_path / done.stdout.split(":")[0])
+    assert made.size == (1344, 896)
+    assert len(made.frames) == json.loads(lines[1])["steps"]
     assert done.stdout.endswith(", as published\n")
 
 

@@ -1,5 +1,6 @@
 """Which episodes are played: training and held-out states never meet, shards only cut what is there."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -84,6 +85,11 @@ def test_a_video_config_says_how_many_are_filmed_of_what():
         plans = schedule.demonstrations(made, 0), schedule.rollouts(made, 1, 0), schedule.evaluations(made)
         return [sum(p.film for p in plan) for plan in plans]
 
-    assert films() == [1, 1, 4]
+    assert films() == [1, 1, 1]
     assert films(demonstration_episodes=0, rollout_episodes=3, episodes=8) == [0, 3, 8]
     assert films(save_video=False) == [0, 0, 0]
+
+
+@pytest.mark.parametrize(("episodes", "filmed"), [(1, 1), (50, 1), (51, 2), (100, 2), (500, 4)])
+def test_unless_the_config_says_a_small_evaluation_is_filmed_less(episodes, filmed):
+    assert sum(p.film for p in schedule.evaluations(config(evaluate={"episodes": episodes}))) == filmed

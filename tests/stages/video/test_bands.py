@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import imageio_ffmpeg
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,6 +13,7 @@ from PIL import Image, ImageDraw
 from stages.video import Bands, VideoWriter
 from stages.video.bands import FONT_SIZE
 from stages.video.lettering import font
+from tests.films import read_film
 
 TOP, BOTTOM = 46, 26  # the tallest the bands get, pixels
 INFO = {"instruction": "put the apple into the bowl", "task": "apple-in-bowl", "seed": 17}
@@ -69,9 +69,7 @@ def test_everything_can_be_read_from_the_film(tmp_path: Path) -> None:
         for step in range(1, 31):
             outcome = "success" if step == 30 else ""
             writer.write(bands.over(scene(20 * step), step, step / 8, outcome))
-    frames = imageio_ffmpeg.read_frames(str(path))
-    next(frames)
-    film = [np.frombuffer(data, np.uint8).reshape(448, 672, 3) for data in frames]
+    film = read_film(path).frames
     for step in (1, 9, 30):
         above, below = film[step - 1][:BOTTOM], film[step - 1][-BOTTOM:]
         assert read(above, [f"put the {what} into the bowl" for what in ("apple", "maple", "pear")]) == (

@@ -24,6 +24,20 @@ def test_head_right_wrists_left(size: int, film: int) -> None:
         assert (part == shade).all()
 
 
+def test_one_wrist_stands_at_the_left_top_and_none_leaves_the_head_in_the_middle() -> None:
+    random = np.random.default_rng(0)
+    head, wrist = (random.integers(1, 256, shape, np.uint8) for shape in ((3, 448, 448), (1, 3, 224, 224)))
+    one = compose(head, wrist)
+    np.testing.assert_array_equal(one[:, 224:], head.transpose(1, 2, 0))
+    np.testing.assert_array_equal(one[:224, :224], wrist[0].transpose(1, 2, 0))
+    assert not one[224:, :224].any()
+    alone = compose(head, wrist[:0])
+    assert alone.shape == FRAME_SHAPE
+    np.testing.assert_array_equal(alone[:, 112:-112], head.transpose(1, 2, 0))
+    assert not alone[:, :112].any()
+    assert not alone[:, -112:].any()
+
+
 def test_pictures_of_the_right_size_are_taken_as_they_are() -> None:
     random = np.random.default_rng(0)
     head, wrist = (random.integers(0, 256, shape, np.uint8) for shape in ((3, 448, 448), (2, 3, 224, 224)))

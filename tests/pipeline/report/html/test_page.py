@@ -2,9 +2,8 @@
 
 import json
 import re
-import subprocess
 
-import imageio_ffmpeg
+import numpy as np
 import pytest
 
 from pipeline import jobs
@@ -14,6 +13,7 @@ from pipeline.report.html.page import write
 from pipeline.report.results import collect
 from pipeline.resolve import resolve
 from pipeline.rundir import create_or_resume
+from stages.video import VideoWriter
 from tests.pipeline.report.conftest import into
 
 WARM = {"open": "+---+---", "close": "++--++--"}
@@ -28,9 +28,9 @@ HOSTILE = (
 def film(tmp_path_factory):
     """A second of H.264."""
     path = tmp_path_factory.mktemp("film") / "film.mp4"
-    source = ["-f", "lavfi", "-i", "testsrc=size=672x448:rate=20", "-t", "1"]
-    codec = ["-c:v", "libx264", "-pix_fmt", "yuv420p", "-movflags", "+faststart"]
-    subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), *source, *codec, path], check=True, capture_output=True)
+    with VideoWriter(path, fps=20) as writer:
+        for shade in range(0, 200, 10):
+            writer.write(np.full((448, 672, 3), shade, np.uint8))
     return path.read_bytes()
 
 
