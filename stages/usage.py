@@ -92,13 +92,13 @@ class Meter:
 
     def _gpus(self) -> dict[str, float]:
         found = gpus(self._devices) if self._asks else []
-        if not found:
-            self._asks = False  # no driver, or GPUs it does not know, as parts of one
-            return {}
-        return {
-            "system/gpu_utilization": sum(gpu[0] for gpu in found) / len(found),
-            "system/gpu_memory_gb": max(gpu[1] for gpu in found),
-        }
+        used = [gpu[0] for gpu in found if gpu[0] is not None]
+        filled = [gpu[1] for gpu in found if gpu[1] is not None]
+        metrics = {"system/gpu_utilization": sum(used) / len(used)} if used else {}
+        if filled:
+            metrics["system/gpu_memory_gb"] = max(filled)
+        self._asks = bool(metrics)  # no driver, or GPUs it does not know, as parts of one
+        return metrics
 
 
 def devices(environment: Mapping[str, str]) -> list[str] | None:
@@ -107,14 +107,15 @@ def devices(environment: Mapping[str, str]) -> list[str] | None:
     return None if named is None else [name for name in named.split(",") if name.strip()]
 
 
-def gpus(names: list[str] | None) -> list[tuple[float, float]]:
+def gpus(names: list[str] | None) -> list[tuple[float | None, float | None]]:
     """Ask nvidia-smi.
 
     Args:
         names: indices or UUIDs; None: all.
 
     Returns:
-        Utilisation in percent and used memory in gigabytes of each; nothing where it does not know.
+        Utilisation in percent and used memory in gigabytes of each; None where it does not know, as the first of a GPU
+        that is shared out in parts (MIG) and the second of one that has no memory of its own.
     """
     command = ["nvidia-smi", "--query-gpu=utilization.gpu,memory.used", "--format=csv,noheader,nounits"]
     if names is not None:
@@ -122,9 +123,14 @@ def gpus(names: list[str] | None) -> list[tuple[float, float]]:
     try:
         asked = subprocess.run(command, capture_output=True, text=True, timeout=ASK_SECONDS)
         rows = [line.split(",") for line in asked.stdout.splitlines()] if asked.returncode == 0 else []
-        return [(float(used), float(mebibytes) * 2**20 / GIGABYTE) for used, mebibytes in rows]
+        return [(_number(used), _number(mebibytes, 2**20 / GIGABYTE)) for used, mebibytes in rows]
     except (OSError, subprocess.TimeoutExpired, ValueError):
         return []
+
+
+def _number(text: str, unit: float = 1.0) -> float | None:
+    """What nvidia-smi says; None where it says in brackets why not: `[N/A]`, `[Not Supported]`, `[Unknown Error]`."""
+    return None if text.strip().startswith("[") else float(text) * unit
 
 
 def _family(root: int) -> list[psutil.Process]:

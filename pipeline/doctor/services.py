@@ -66,7 +66,7 @@ def _known_run(config: Config, run: Path) -> Check:
         driver = lease.holder(run)
     except UserError as error:
         return failed("run directory", str(error))
-    fixed = [key for key in changed if not rundir.changeable(key)]
+    fixed = [key for key in changed if not rundir.changeable(key, config)]
     if fixed:
         found = f"{run} was made with another {', '.join(fixed[:5])}{', ...' if len(fixed) > 5 else ''}"
         return failed("run directory", found, "set the run's values again, or another name=...")

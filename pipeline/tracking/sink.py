@@ -52,7 +52,11 @@ class Sink(Protocol):
         """
 
     def close(self) -> None:
-        """Let go of files and connections; nothing is written any more."""
+        """Let go of files and connections; nothing is written any more.
+
+        Raises:
+            SinkError: the tracker did not take what was still to be sent.
+        """
 
 
 def sinks(run: Path, config: Config) -> dict[str, Sink]:

@@ -1,9 +1,9 @@
 """Writes a run to Weights & Biases, online or as files for `wandb sync`: one run, by epoch and by step of each stage.
 
 W&B takes rows one after another and gives none back, so `baton-RUN.json` beside its files notes what was handed over,
-in which order. Online, a writer that starts again asks how many rows have arrived and goes on behind them. Offline,
-each start writes one whole file under the same id and removes its predecessors. Where something written was
-superseded, a new W&B run begins.
+in which order, and whether all of it is known to be there. Online, a writer that starts again asks how many rows have
+arrived and goes on behind them. Offline, each start writes one whole file under the same id and removes its
+predecessors. Where something written was superseded, a new W&B run begins.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from pipeline.tracking.units import Point, UnitRecord
 
 STEPS = "steps"
 INIT_SECONDS = 20.0
+FINISH_SECONDS = 30.0  # for what is not yet sent; without a limit W&B waits for a lost server for hours
 SETTINGS = "trainer.logger.wandb"
 
 Row = dict[str, Any]
@@ -56,6 +57,8 @@ class WandbSink:
         self._run: Any = None
         self._id = ""
         self._order: list[str] = []
+        self._whole = False
+        self._note = Path()
         self._defined: set[str] = set()
 
     @classmethod
@@ -75,19 +78,20 @@ class WandbSink:
             SinkError: it cannot be reached or refuses.
         """
         there = dict(_parts(record))
+        self._note = self._directory / "wandb" / f"baton-{record.run_id}.json"
         if self._run is None:
-            self._id, self._order = self._noted(record)
+            self._recall(record)
         if not there.keys() >= set(self._order):
             self.close()
-            self._id, self._order = f"{record.run_id}-{time.time_ns():x}", []
+            self._id, self._order, self._whole = f"{record.run_id}-{time.time_ns():x}", [], False
         done = set(self._order)
         new = [part for part in there if part not in done]
-        if not new:
+        if not new and (self._run is not None or self._whole):
             return 0
         self._order += new
         try:
             self._directory.joinpath("wandb").mkdir(parents=True, exist_ok=True)
-            write_synced(self._note(record), json.dumps({"id": self._id, "order": self._order}).encode())
+            self._keep(whole=False)
             if self._run is None:
                 arrived = self._begin(record)
                 self._send([row for part in self._order for row in there[part]()][arrived:])
@@ -97,6 +101,7 @@ class WandbSink:
                 self.close()
         except (wandb.Error, ServerResponseError) as error:
             self._run = None
+            wandb.teardown()  # its own process holds on to the run, and would refuse to take it up again
             raise SinkError(explain(error)) from error
         except OSError as error:
             self._run = None
@@ -108,16 +113,28 @@ class WandbSink:
     def forget(self, record: RunRecord) -> None:
         """Begin a new W&B run the next time; what was written offline is removed, what is online stays there."""
         self.close()
-        self._remove_files(self._noted(record)[0])
+        self._note = self._directory / "wandb" / f"baton-{record.run_id}.json"
+        self._recall(record)
+        self._remove_files(self._id)
         self._directory.joinpath("wandb").mkdir(parents=True, exist_ok=True)
-        fresh = {"id": f"{record.run_id}-{time.time_ns():x}", "order": []}
-        write_synced(self._note(record), json.dumps(fresh).encode())
+        self._id, self._order = f"{record.run_id}-{time.time_ns():x}", []
+        self._keep(whole=False)
 
     def close(self) -> None:
-        """Send what is left and end the run; it is taken up again where there is more."""
-        if self._run is not None:
-            self._run.finish()
-            self._run = None
+        """Send what is left and end the run; it is taken up again where there is more.
+
+        Raises:
+            SinkError: not everything has arrived.
+        """
+        run, self._run = self._run, None
+        if run is None:
+            return
+        try:
+            run.finish()  # waits until everything has arrived
+        except (TimeoutError, wandb.Error, ServerResponseError) as error:
+            wandb.teardown()  # see `write`
+            raise SinkError(explain(error)) from error
+        self._keep(whole=True)
 
     def _begin(self, record: RunRecord) -> int:
         """Open the W&B run; returns how many rows it has."""
@@ -141,6 +158,8 @@ class WandbSink:
                 console="off",
                 disable_code=True,
                 disable_git=True,
+                finish_timeout=FINISH_SECONDS,
+                finish_timeout_raises=True,
                 init_timeout=INIT_SECONDS,
                 silent=True,
                 x_disable_meta=True,
@@ -149,7 +168,7 @@ class WandbSink:
             ),
         )
         self._run.define_metric("epoch", hidden=True)
-        return int(self._run.step)
+        return int(self._run.starting_step)  # `step` is 0 here, whatever has arrived
 
     def _send(self, rows: list[Row]) -> None:
         for row in rows:
@@ -164,17 +183,19 @@ class WandbSink:
             self._defined.add(family)
             self._run.define_metric(f"{family}/*", step_metric=f"{STEPS}/epoch" if family == STEPS else "epoch")
 
-    def _note(self, record: RunRecord) -> Path:
-        return self._directory / "wandb" / f"baton-{record.run_id}.json"
+    def _keep(self, whole: bool) -> None:
+        """Note what has been handed over."""
+        self._whole = whole
+        write_synced(self._note, json.dumps({"id": self._id, "order": self._order, "whole": whole}).encode())
 
-    def _noted(self, record: RunRecord) -> tuple[str, list[str]]:
-        path = self._note(record)
-        if not path.exists():
-            return record.run_id, []
-        noted = json.loads(path.read_text())
-        if self._settings.mode == "offline" and not any(self._files(noted["id"])):
-            return noted["id"], []  # somebody removed what was written
-        return noted["id"], noted["order"]
+    def _recall(self, record: RunRecord) -> None:
+        """Take up what was noted."""
+        noted: dict[str, Any] = {"id": record.run_id, "order": []}
+        if self._note.exists():
+            noted = json.loads(self._note.read_text())
+        self._id, self._order, self._whole = noted["id"], noted["order"], noted.get("whole", False)
+        if self._settings.mode == "offline" and not any(self._files(self._id)):
+            self._order = []  # somebody removed what was written
 
     def _files(self, run: str) -> Iterator[Path]:
         yield from self._directory.glob(f"wandb/offline-run-*-{run}")
@@ -189,7 +210,7 @@ def explain(error: Exception) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, wandb.errors.UsageError) and "api" in text.lower() and "key" in text.lower():
         return f"W&B: no API key; run `wandb login` or set WANDB_API_KEY, or {SETTINGS}.mode=offline"
-    if isinstance(error, wandb.errors.CommError | wandb.errors.AuthenticationError):
+    if isinstance(error, wandb.errors.CommError | wandb.errors.AuthenticationError | TimeoutError):
         server = os.environ.get("WANDB_BASE_URL", "api.wandb.ai")
         return f"W&B: {server} does not answer or refuses; without a network set {SETTINGS}.mode=offline"
     return f"W&B: {text[:500]}"

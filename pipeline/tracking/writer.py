@@ -105,9 +105,14 @@ class Writer:
                 tracker.written = None
 
     def close(self) -> None:
-        """Let go of everything."""
-        for tracker in self._trackers.values():
-            tracker.sink.close()
+        """Let go of everything.
+
+        Raises:
+            SinkError: a tracker did not take what was still to be sent; it is written again the next time.
+        """
+        with contextlib.ExitStack() as each:
+            for tracker in self._trackers.values():
+                each.callback(tracker.sink.close)
 
     def _is_due(self, tracker: _Tracker, record: RunRecord, now: float) -> bool:
         if now < tracker.not_before:

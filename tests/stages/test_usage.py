@@ -76,11 +76,28 @@ def test_the_gpus_of_the_job_are_asked_for(smi, monkeypatch):
     assert asked.read_text().split()[-1] == "--id=GPU-aa,GPU-bb"
 
 
+@pytest.mark.parametrize(
+    ("answer", "utilization", "memory"),
+    [
+        ("[N/A], 1000\n", None, 1.048576),  # a GPU shared out in parts
+        ("70, [N/A]\n", 70.0, None),  # its memory is the machine's
+        ("[Not Supported], 1000\n40, 2000\n", 40.0, 2.097152),
+        ("[Unknown Error], [Unknown Error]\n40, 2000\n", 40.0, 2.097152),
+    ],
+)
+def test_what_nvidia_smi_does_not_know_is_left_out_alone(smi, monkeypatch, answer, utilization, memory):
+    smi(answer)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    found = Meter(os.getpid()).read()
+    assert found.get("system/gpu_utilization") == utilization
+    assert found.get("system/gpu_memory_gb") == (memory and pytest.approx(memory))
+
+
 @pytest.mark.parametrize(("answer", "code"), [("", 9), ("[N/A], [N/A]\n", 0), ("No devices were found\n", 6)])
 def test_gpus_that_nvidia_smi_does_not_know_are_left_out(smi, monkeypatch, answer, code):
     asked = smi(answer, code)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert gpus(None) == []
+    assert all(known == (None, None) for known in gpus(None))
     meter = Meter(os.getpid())
     assert "system/gpu_utilization" not in meter.read()
     asked.unlink()

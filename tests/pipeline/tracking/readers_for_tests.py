@@ -3,7 +3,7 @@
 import json
 import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -45,8 +45,13 @@ def in_tensorboard(directory: Path) -> Numbers:
 def in_wandb(directory: Path) -> Numbers:
     """As `in_mlflow`, of the one offline run of a directory."""
     (file,) = directory.glob("offline-run-*/*.wandb")
+    return in_rows(rows_of(file))
+
+
+def in_rows(rows: Iterable[dict]) -> Numbers:
+    """As `in_mlflow`, of the rows of a W&B run's history."""
     found: Numbers = {}
-    for row in rows_of(file):
+    for row in rows:
         own = {name: value for name, value in row.items() if not name.startswith("_")}
         if "epoch" in own:
             where, step = "run", own.pop("epoch")

@@ -184,22 +184,22 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def serving(line: Sequence[str], port: int, log: Path) -> Iterator[None]:
-    """A process that serves MLflow at a port, once it answers."""
+def serving(line: Sequence[str], port: int, log: Path, health: str = "health") -> Iterator[None]:
+    """A process that serves a tracker's pages at a port, once it answers at the path `health`."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_DISABLE_TELEMETRY": "true"}
     with log.open("a") as out:
         process = subprocess.Popen(line, env=environment, stdout=out, stderr=out, start_new_session=True)
     try:
-        wait_until(lambda: _answers(port))
+        wait_until(lambda: _answers(port, health))
         yield
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
-def _answers(port: int) -> bool:
+def _answers(port: int, path: str) -> bool:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1):
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=1):
             return True
     except OSError:
         return False

@@ -2,12 +2,12 @@
 
 import sys
 
-import imageio_ffmpeg
 import numpy as np
 import pytest
 from playwright.sync_api import expect
 
 from pipeline.tracking.writer import Writer
+from stages.video import VideoWriter
 from tests.pipeline.tracking.runs_for_tests import free_port, make_run, publish_all, publish_unit, serving, store
 
 PATIENCE = 120_000  # milliseconds; the pages are megabytes of script
@@ -15,11 +15,9 @@ PATIENCE = 120_000  # milliseconds; the pages are megabytes of script
 
 def film(path) -> bytes:
     """A film as evaluations make them."""
-    writer = imageio_ffmpeg.write_frames(str(path), (672, 448), fps=10, codec="libx264", pix_fmt_out="yuv420p")
-    writer.send(None)
-    for shade in range(0, 250, 10):
-        writer.send(np.full((448, 672, 3), shade, np.uint8))
-    writer.close()
+    with VideoWriter(path, fps=10) as writer:
+        for shade in range(0, 250, 10):
+            writer.write(np.full((448, 672, 3), shade, np.uint8))
     return path.read_bytes()
 
 

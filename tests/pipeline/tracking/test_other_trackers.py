@@ -87,24 +87,12 @@ def test_a_superseded_unit_begins_a_new_wandb_run(bare):
     assert in_wandb(folder)["run", "actor/loss", 0] == 0.5
 
 
-@pytest.mark.parametrize(
-    ("variables", "told"),
-    [
-        ({}, "W&B: no API key; run `wandb login` or set WANDB_API_KEY, or trainer.logger.wandb.mode=offline"),
-        (
-            {"WANDB_API_KEY": "0" * 40},
-            "W&B: http://127.0.0.1:9 does not answer or refuses; without a network set "
-            "trainer.logger.wandb.mode=offline",
-        ),
-    ],
-)
-def test_wandb_online_without_key_or_network_is_one_line(bare, monkeypatch, tmp_path, variables, told):
+def test_wandb_online_without_a_key_is_one_line(bare, monkeypatch, tmp_path):
+    told = "W&B: no API key; run `wandb login` or set WANDB_API_KEY, or trainer.logger.wandb.mode=offline"
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
     run = make_run(bare, logger=ALONE | {"wandb": {"enable": True}, "tensorboard": BOARD})
     publish_unit(run, "e0000-sft", {"actor/loss": 2.5}, at=2)
     began = time.monotonic()
