@@ -54,8 +54,8 @@ def _transforms(positions: np.ndarray, quaternions: np.ndarray) -> np.ndarray:
     return out
 
 
-_LINKS = _transforms(LINK_POSITIONS, LINK_QUATERNIONS)  # [7, 4, 4]
-_GRIP = _transforms(HAND_POSITION, HAND_QUATERNION) @ _transforms(np.array([0, 0, GRIP_HEIGHT]), np.array([1, 0, 0, 0]))
+LINKS = _transforms(LINK_POSITIONS, LINK_QUATERNIONS)  # [7, 4, 4]
+GRIP = _transforms(HAND_POSITION, HAND_QUATERNION) @ _transforms(np.array([0, 0, GRIP_HEIGHT]), np.array([1, 0, 0, 0]))
 
 
 def reaches(position: np.ndarray) -> np.ndarray:
@@ -85,12 +85,12 @@ def forward(joints: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """
     cos, sin = np.cos(joints)[..., None], np.sin(joints)[..., None]
     frames = np.empty((*joints.shape, 4, 4))  # of each link relative to the one before it, then to the base
-    frames[...] = _LINKS
-    frames[..., 0] = _LINKS[..., 0] * cos + _LINKS[..., 1] * sin
-    frames[..., 1] = _LINKS[..., 1] * cos - _LINKS[..., 0] * sin
+    frames[...] = LINKS
+    frames[..., 0] = LINKS[..., 0] * cos + LINKS[..., 1] * sin
+    frames[..., 1] = LINKS[..., 1] * cos - LINKS[..., 0] * sin
     for i in range(1, JOINTS):
         frames[..., i, :, :] = frames[..., i - 1, :, :] @ frames[..., i, :, :]
-    grip = frames[..., -1, :, :] @ _GRIP
+    grip = frames[..., -1, :, :] @ GRIP
     axes = frames[..., :3, 2]  # [N, 2, 7, 3]: every joint turns about its link's z
     arms = grip[..., None, :3, 3] - frames[..., :3, 3]
     jacobian = np.empty((*joints.shape[:-1], 6, JOINTS))

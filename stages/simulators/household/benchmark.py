@@ -52,9 +52,11 @@ class Benchmark:
         return self._numbers[name]
 
     def start(self, episodes: Sequence[Episode]) -> Start:
-        """Where everything is at the start of N episodes."""
-        streams = [generator(episode, LAYOUT_STREAM) for episode in episodes]
-        return self._layouts.sample(np.array([self.number(episode.task) for episode in episodes]), streams)
+        """Where everything is at the start of N episodes; those of a group are the same and drawn once."""
+        rows = {episode: row for row, episode in enumerate(dict.fromkeys(episodes))}
+        streams = [generator(episode, LAYOUT_STREAM) for episode in rows]
+        drawn = self._layouts.sample(np.array([self.number(episode.task) for episode in rows]), streams)
+        return drawn.take(np.array([rows[episode] for episode in episodes]))
 
     def no_memory(self, count: int) -> progress.Memory:
         """Room for what the experts of N = `count` worlds remember."""

@@ -25,14 +25,14 @@ HAND_DOWN = np.diag([1.0, -1.0, -1.0])
 FINGER_OPEN = 0.05
 FINGER_CLOSED = -0.01  # beyond touching, so that the actuator keeps squeezing what it holds
 
-_DAMPING = 0.03**2 * np.eye(6)
-_POSTURE_GAIN = 0.1
-_ITERATIONS = 2
+DAMPING = 0.03**2
+POSTURE_GAIN = 0.1
+ITERATIONS = 2
 # Joints stay this close to their posture: within it an arm cannot fold over into another branch of its solutions.
-_JOINT_ROOM = np.array([1.2, 1.5, 1.0, 2.0, 1.2, 1.4, 1.4])
+JOINT_ROOM = np.array([1.2, 1.5, 1.0, 2.0, 1.2, 1.4, 1.4])
 # Metres and radians off the target pose, along any axis, at which it counts as out of reach.
-_STUCK = np.array([0.02, 0.02, 0.02, 0.12, 0.12, 0.12])
-_LONGEST_STEP = 0.25  # radians a joint an iteration: near a singularity the linear model holds no further
+STUCK = np.array([0.02, 0.02, 0.02, 0.12, 0.12, 0.12])
+LONGEST_STEP = 0.25  # radians a joint an iteration: near a singularity the linear model holds no further
 
 
 @dataclasses.dataclass
@@ -109,13 +109,13 @@ def move(targets: Targets, actions: np.ndarray, period: float, posture: np.ndarr
     command = parts[..., 6]
     finger = np.where(command > 0, FINGER_OPEN, np.where(command < 0, FINGER_CLOSED, targets.finger))
     joints, pose = targets.joints, (targets.reached, targets.turned, targets.jacobian)
-    for _ in range(_ITERATIONS):
+    for _ in range(ITERATIONS):
         joints = _solve(joints, pose, position, orientation, posture)
         pose = arm.forward(joints)
     # A pose out of reach becomes the one reached, so that targets never run away from the arms.
     now, turned, _ = pose
     missed = np.concatenate([position - now, _axis(orientation @ np.swapaxes(turned, -1, -2))], axis=-1)
-    astray = (np.abs(missed) > _STUCK).any(axis=-1)
+    astray = (np.abs(missed) > STUCK).any(axis=-1)
     position = np.where(astray[..., None], now, position)
     orientation = np.where(astray[..., None, None], turned, orientation)
     return Targets(position, orientation, joints, finger, *pose)
@@ -142,15 +142,15 @@ def _solve(
     """
     now, turned, jacobian = pose
     error = np.concatenate([position - now, _axis(orientation @ np.swapaxes(turned, -1, -2))], axis=-1)
-    lean = _POSTURE_GAIN * (posture - joints)
-    low = np.maximum(arm.JOINT_LOW, posture - _JOINT_ROOM)
-    high = np.minimum(arm.JOINT_HIGH, posture + _JOINT_ROOM)
+    lean = POSTURE_GAIN * (posture - joints)
+    low = np.maximum(arm.JOINT_LOW, posture - JOINT_ROOM)
+    high = np.minimum(arm.JOINT_HIGH, posture + JOINT_ROOM)
     step = _damped(jacobian, error, lean)
     blocked = (joints + step < low) | (joints + step > high)
     if blocked.any():
         # Joints at their limits stay there; the others make up for them where they can.
         step = _damped(np.where(blocked[..., None, :], 0.0, jacobian), error, np.where(blocked, 0.0, lean))
-    step *= np.minimum(1.0, _LONGEST_STEP / np.maximum(np.abs(step).max(axis=-1, keepdims=True), 1e-9))
+    step *= np.minimum(1.0, LONGEST_STEP / np.maximum(np.abs(step).max(axis=-1, keepdims=True), 1e-9))
     solved: np.ndarray = np.minimum(np.maximum(joints + step, low), high)
     return solved
 
@@ -159,7 +159,7 @@ def _damped(jacobian: np.ndarray, error: np.ndarray, lean: np.ndarray) -> np.nda
     """Joint steps [N, 2, 7] for pose errors [N, 2, 6] that otherwise follow `lean` [N, 2, 7]."""
     transposed = np.swapaxes(jacobian, -1, -2)
     wanted = error - np.squeeze(jacobian @ lean[..., None], -1)
-    solved = np.linalg.solve(jacobian @ transposed + _DAMPING, wanted[..., None])
+    solved = np.linalg.solve(jacobian @ transposed + DAMPING * np.eye(6), wanted[..., None])
     step: np.ndarray = np.squeeze(transposed @ solved, -1) + lean
     return step
 

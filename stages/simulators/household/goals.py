@@ -20,11 +20,11 @@ from stages.simulators.household.state import Snapshot
 DIRECTIONS = {"left": (0.0, 1.0), "right": (0.0, -1.0), "front": (-1.0, 0.0), "behind": (1.0, 0.0)}
 
 _REST_HEIGHT = 0.008  # metres off the height of lying where it should
-_REST_SPEED = 0.08  # metres a second
-_HAND_NEAR = 0.12  # a hand closer than this to a thing, or to where it is held, has to be open
+REST_SPEED = 0.08  # metres a second
+HAND_NEAR = 0.12  # a hand closer than this to a thing, or to where it is held, has to be open
 _RELEASED = 0.02  # this much wider than the thing
 _WIDE_OPEN = 0.095  # or this wide, in metres
-_NONE = -1
+NONE = -1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,6 +131,11 @@ class Goals:
             self._compile()
         return [self._atoms.index(atom) for atom in atoms]
 
+    def tables(self) -> dict[str, np.ndarray]:
+        """The compiled arrays: `tasks` has the numbers of each task's atoms, -1 for none, the others what atoms are."""
+        names = ("tasks", "slid", "turned", "item", "drawer", "handle", "ends", "offset", "half", "points", "radius")
+        return {name: getattr(self, f"_{name}") for name in (*names, "released", "least", "most", "best")}
+
     def succeeded(self, tasks: np.ndarray, state: Snapshot) -> np.ndarray:
         """Whether all of a task's atoms hold.
 
@@ -184,15 +189,15 @@ class Goals:
         gap = self._gap(numbers, state)
         aside = np.abs(gap) < self._half[numbers]
         there = aside.all(axis=-1) & (_length(gap[..., :2]) < self._radius[numbers])
-        at_rest = state.object_speed[rows, self._item[numbers]] < _REST_SPEED
-        near = self._hand_distance(numbers, state) < _HAND_NEAR
+        at_rest = state.object_speed[rows, self._item[numbers]] < REST_SPEED
+        near = self._hand_distance(numbers, state) < HAND_NEAR
         released = (~near | (state.opening[:, None] > self._released[numbers][..., None])).all(axis=-1)
         result = there & at_rest & released
         if self._slides:
             opening = state.drawer[rows, self._drawer[numbers]]
             within = (opening >= self._least[numbers]) & (opening <= self._most[numbers])
             result = np.where(self._slid[numbers], within, result)
-        return result | (numbers == _NONE)
+        return result | (numbers == NONE)
 
     def _gap(self, numbers: np.ndarray, state: Snapshot) -> np.ndarray:
         """From the place of items to the items [N, A, 3], along the axes that their regions are along."""
@@ -247,7 +252,7 @@ class Goals:
 
 def _padded(rows: list[list[int]]) -> list[list[int]]:
     longest = max(map(len, rows))
-    return [row + [_NONE] * (longest - len(row)) for row in rows]
+    return [row + [NONE] * (longest - len(row)) for row in rows]
 
 
 def _length(vector: np.ndarray) -> np.ndarray:

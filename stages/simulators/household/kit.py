@@ -103,6 +103,10 @@ class Kit:
             frame_rotation=np.tile(np.eye(3), (count, self.frame_count, 1, 1)),
         )
 
+    def frames(self) -> dict[str, np.ndarray]:
+        """What `locate` places frames with: axis, handle, inside [D, 3] of shut drawers, still [S, 3] of the rest."""
+        return {"axis": self._axis, "handle": self._handle, "inside": self._inside, "still": self._still}
+
     def locate(self, state: Snapshot) -> None:
         """Write where the frames are, from where the objects and drawers are."""
         objects, drawers = len(self.props), len(self.drawers)

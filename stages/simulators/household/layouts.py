@@ -79,6 +79,10 @@ class Start:
     yaw: np.ndarray
     drawer: np.ndarray
 
+    def take(self, rows: np.ndarray) -> Start:
+        """Some worlds of it."""
+        return Start(self.position[rows], self.yaw[rows], self.drawer[rows])
+
 
 class Layouts:
     """The layouts of T tasks as arrays, P props in the largest scene."""

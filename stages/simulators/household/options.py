@@ -10,7 +10,8 @@ from typing import Any
 from stages.simulators.household import catalogue
 from stages.simulators.interface import SimulatorConfigError
 
-RENDERERS = ("auto", "egl", "osmesa", "raycast")
+BACKENDS = ("auto", "mujoco", "mujoco_warp")
+RENDERERS = ("auto", "egl", "osmesa", "raycast", "mujoco_warp")
 REWARDS = ("sparse", "dense")
 ARMS = ("both", "right")
 PRACTICE = "practice"
@@ -24,12 +25,15 @@ class Options:
 
     Attributes:
         tasks: what the robot is asked to do: names of tasks and of suites (tasks.jsonl); a suite stands for its tasks.
+        backend: what moves the worlds; mujoco_warp is made for a GPU and a thousand worlds, and takes the packages of
+            the extra `warp`; auto takes it where there are a GPU, those packages and at least 64 worlds a process.
         image_size: height and width of every observed camera, in pixels.
         action_frequency: control steps a second; divides the physics frequency.
         physics_frequency: physics steps a second.
         rendering_frequency: filmed frames a second; divides the action frequency, in between a frame is repeated.
         max_episode_steps: step limit of an episode; None is the task's own.
-        renderer: what draws the images; auto takes the first of egl, osmesa and raycast that works.
+        renderer: what draws the images; auto takes mujoco_warp where that moves the worlds on a GPU, else the first of
+            egl, osmesa and raycast that works.
         reward: sparse pays 1 at the step that succeeds; dense adds a potential difference to every step.
         object_size: edge of a cube of the practice suite, in metres.
         plate_radius: radius of the practice suite's plate, in metres.
@@ -40,10 +44,11 @@ class Options:
     """
 
     tasks: tuple[str, ...] = (PRACTICE,)
+    backend: str = "auto"
     image_size: int = 224
     action_frequency: int = 20
     physics_frequency: int = 200
-    rendering_frequency: int = 20
+    rendering_frequency: int = 10
     max_episode_steps: int | None = None
     renderer: str = "auto"
     reward: str = "sparse"
@@ -73,7 +78,7 @@ _NUMBERS: dict[str, tuple[type, float, float]] = {
     "distractors": (int, 0, 3),
     "expert_perturbation": (float, 0.0, 1.0),
 }
-_CHOICES = {"renderer": RENDERERS, "reward": REWARDS, "arms": ARMS}
+_CHOICES = {"backend": BACKENDS, "renderer": RENDERERS, "reward": REWARDS, "arms": ARMS}
 
 
 def parse(options: Mapping[str, Any]) -> Options:

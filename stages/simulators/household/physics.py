@@ -43,17 +43,39 @@ class Physics:
             [[model.joint(f"{side}_finger_{name}").qposadr[0] for name in "ab"] for side in robot.SIDES]
         )
 
+    def positions(self, start: Start, rows: np.ndarray) -> np.ndarray:
+        """What qpos [n, nq] is with objects and drawers where n rows of `start` have them, and the arms home."""
+        qpos = np.tile(self.model.qpos0, (len(rows), 1))
+        qpos[:, self._arms] = robot.HOME_JOINTS
+        qpos[:, self._fingers] = controller.FINGER_OPEN
+        qpos[:, self._slides] = start.drawer[rows[:, None], self._drawers]
+        for address, number in zip(self._poses, self._objects, strict=True):
+            half = start.yaw[rows, number] / 2
+            zero = np.zeros(len(rows))
+            qpos[:, address : address + 3] = start.position[rows, number]
+            qpos[:, address + 3 : address + 7] = np.stack([np.cos(half), zero, zero, np.sin(half)], axis=-1)
+        return qpos
+
     def place(self, data: mujoco.MjData, start: Start, row: int) -> None:
         """Put a world's objects and drawers where a row of `start` has them, and the arms home."""
         mujoco.mj_resetData(self.model, data)
-        data.qpos[self._arms] = robot.HOME_JOINTS
-        data.qpos[self._fingers] = controller.FINGER_OPEN
-        data.qpos[self._slides] = start.drawer[row, self._drawers]
-        for address, number in zip(self._poses, self._objects, strict=True):
-            angle = start.yaw[row, number]
-            data.qpos[address : address + 7] = [
-                *start.position[row, number], np.cos(angle / 2), 0, 0, np.sin(angle / 2)
-            ]  # fmt: skip
+        data.qpos[:] = self.positions(start, np.array([row]))[0]
+
+    def addresses(self, objects: int, drawers: int) -> dict[str, np.ndarray]:
+        """Where things are in the model's arrays, by their numbers in a kit; -1 where the scene does not have them.
+
+        Args:
+            objects: O, how many the kit has.
+            drawers: D, likewise.
+
+        Returns:
+            body: [O] of an object; velocity: [O] its address in qvel; slide: [D] a drawer's address in qpos;
+            site: [2] of a hand's grip point; finger: [2, 2] addresses in qpos of its fingers.
+        """
+        body, velocity, slide = np.full(objects, -1), np.full(objects, -1), np.full(drawers, -1)
+        body[self._objects], velocity[self._objects] = self._bodies, self._velocities[:, 0]
+        slide[self._drawers] = self._slides
+        return {"body": body, "velocity": velocity, "slide": slide, "site": self._sites, "finger": self._fingers}
 
     def command(self, data: mujoco.MjData, joints: np.ndarray, finger: np.ndarray) -> None:
         """Hand targets of joints [2, 7] and fingers [2] to a world's actuators."""

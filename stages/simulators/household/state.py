@@ -42,6 +42,11 @@ class Snapshot:
         """Some worlds of it."""
         return Snapshot(*(getattr(self, field.name)[rows] for field in dataclasses.fields(self)))
 
+    def put(self, rows: np.ndarray, values: Snapshot) -> None:
+        """Overwrite some worlds of it."""
+        for field in dataclasses.fields(self):
+            getattr(self, field.name)[rows] = getattr(values, field.name)
+
 
 def proprioception(state: Snapshot) -> np.ndarray:
     """What the robot feels of itself, every number of order one.

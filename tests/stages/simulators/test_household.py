@@ -150,7 +150,7 @@ def test_physics_that_breaks_down_is_told_with_task_and_seed():
     simulator = _make(1, tasks=["object_red_cube"])
     simulator.reset([0], [Episode("object_red_cube", 41)], [False])
     state = pickle.loads(simulator.save_state(0))
-    state["physics"][5:10] = np.nan
+    state["engine"]["physics"][5:10] = np.nan
     simulator.restore_state(0, pickle.dumps(state))
     with pytest.raises(RuntimeError, match="physics of task object_red_cube, seed 41 broke down at step 1"):
         simulator.step_chunk([0], np.zeros((1, 4, 14), np.float32))
@@ -181,15 +181,17 @@ def test_observations_show_the_colours_of_the_scene():
 
 
 def test_only_filmed_worlds_return_frames_one_an_executed_step():
-    simulator = _make(2, rendering_frequency=10)
+    simulator = _make(2, rendering_frequency=10, max_episode_steps=6)
     simulator.reset([0, 1], [Episode("stack", 0), Episode("stack", 1)], [True, False])
-    result = simulator.step_chunk([0, 1], _actions(0, (2, 4)))
-    assert [len(frames) for frames in result.frames] == [4, 0]
-    first, second, third, fourth = result.frames[0]
+    result = simulator.step_chunk([0, 1], _actions(0, (2, 8)))
+    assert [len(frames) for frames in result.frames] == [6, 0]
+    first, second, third, fourth, fifth, last = result.frames[0]
     assert first.shape == (448, 672, 3)
     assert first.dtype == np.uint8
-    assert np.array_equal(second, third)  # drawn at every second step, repeated in between
-    assert not np.array_equal(third, fourth)
+    assert np.array_equal(first, second)  # drawn at every second step, repeated in between
+    assert not np.array_equal(second, third)
+    assert np.array_equal(third, fourth)
+    assert not np.array_equal(fifth, last)  # an episode's end is always shown
 
 
 def test_what_was_not_asked_for_is_refused():

@@ -1,0 +1,82 @@
+"""Images of all worlds of a workspace at once, by MuJoCo Warp's batch renderer: a ray a pixel."""
+
+from __future__ import annotations
+
+import copy
+
+import mujoco
+import mujoco_warp as mjw
+import numpy as np
+import warp as wp
+
+from stages.simulators.household.scene import CAMERAS
+
+wp.set_module_options({"enable_backward": False})
+
+
+@wp.kernel
+def _unpack(packed: wp.array2d[wp.uint32], images: wp.array4d[wp.uint8]) -> None:
+    """Spread pixels [n, cameras * H * W], each 0xAARRGGBB, over the planes of images [n, cameras, 3, H * W]."""
+    world, camera, pixel = wp.tid()
+    colour = packed[world, camera * images.shape[3] + pixel]
+    images[world, camera, 0, pixel] = wp.uint8((colour >> wp.uint32(16)) & wp.uint32(255))
+    images[world, camera, 1, pixel] = wp.uint8((colour >> wp.uint32(8)) & wp.uint32(255))
+    images[world, camera, 2, pixel] = wp.uint8(colour & wp.uint32(255))
+
+
+class BatchRenderer:
+    """Draws the worlds of one workspace; all calls are made with its device and stream as the current ones.
+
+    Like the other renderers it knows no shadows, no reflections and no sky: rays that meet nothing are black.
+    """
+
+    def __init__(self, described: mujoco.MjModel, model: mjw.Model, data: mjw.Data, size: int) -> None:
+        """Allocate.
+
+        Args:
+            described: the scene.
+            model: the scene on the device.
+            data: the worlds, posed whenever `draw` is called.
+            size: height and width of an image, in pixels.
+        """
+        self._model, self._data, self._size = model, data, size
+        self._context = mjw.create_render_context(
+            described,
+            nworld=data.nworld,
+            cam_res=(size, size),
+            cam_active=list(CAMERAS),
+            render_rgb=True,
+            render_depth=False,
+            render_seg=False,
+            use_textures=False,
+            enable_specular=False,
+            enable_emission=False,
+            enable_per_light_ambient=False,
+        )
+        shape = (data.nworld, len(CAMERAS), 3, size * size)
+        self._images = self._on_host = wp.empty(shape, dtype=wp.uint8)
+        if self._images.device.is_cuda:
+            self._on_host = wp.empty(shape, dtype=wp.uint8, device="cpu", pinned=True)
+
+    def draw(self, count: int) -> None:
+        """Have the first n = `count` worlds drawn; `drawn` waits for it."""
+        worlds = copy.copy(self._data)
+        worlds.nworld = count  # no ray is followed for the rest
+        mjw.refit_bvh(self._model, worlds, self._context)
+        mjw.render(self._model, worlds, self._context)
+        dimensions = (count, len(CAMERAS), self._size**2)
+        wp.launch(_unpack, dim=dimensions, inputs=[self._context.rgb_data], outputs=[self._images])
+        if self._on_host is not self._images:
+            wp.copy(self._on_host, self._images, count=count * self._images[0].size)
+
+    def drawn(self, count: int) -> np.ndarray:
+        """What the cameras of the first n worlds saw.
+
+        Args:
+            count: n.
+
+        Returns:
+            uint8 [n, cameras, 3, size, size], RGB, cameras in the order of `scene.CAMERAS`; overwritten by `draw`.
+        """
+        wp.synchronize_stream()
+        return self._on_host.numpy()[:count].reshape(count, len(CAMERAS), 3, self._size, self._size)
