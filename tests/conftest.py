@@ -10,7 +10,7 @@ import pytest
 
 from slurm.cluster import ClusterError, down, packages, up
 
-pytest_plugins = ["tests.browser"]
+pytest_plugins = ["tests.browser", "tests.simulator_environments"]
 
 PREFIX = "baton-slurm-"
 
