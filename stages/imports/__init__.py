@@ -1,1 +1,1 @@
-"""Imports: demonstrations that others recorded become Baton's shards, see `baton import-lerobot`."""
+"""Imports: demonstrations that others recorded become Baton's shards, see `baton import`."""

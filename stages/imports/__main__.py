@@ -1,4 +1,4 @@
-"""The process behind `baton import-lerobot`: imports a data set, with a bar on a terminal and lines elsewhere.
+"""The process behind `baton import`: imports recorded demonstrations, with a bar on a terminal and lines elsewhere.
 
     python -m stages.imports /data/2025-challenge-demos '{... the resolved config as JSON ...}' --shard 3
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from stages.imports.importer import Done
 
 INTERRUPTED = 130
+NEEDED = ("av", "h5py", "google_crc32c")
 
 
 def main() -> int:
@@ -33,23 +34,24 @@ def main() -> int:
     parser.add_argument("config")
     parser.add_argument("--shard", type=int, action="append", default=[])
     parser.add_argument("--episodes", default="")
+    parser.add_argument("--turn", action=argparse.BooleanOptionalAction)
     asked = parser.parse_args()
     config = Config.model_validate_json(asked.config)
     try:
-        if importlib.util.find_spec("av") is None:
-            raise UserError("the films of a data set need PyAV: pip install 'baton-vla[import]'")
-        carry_out(asked.source, config, asked.shard, ranges(asked.episodes))
+        if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
+            raise UserError(f"imports need {' and '.join(missing)}: pip install 'baton-vla[import]'")
+        carry_out(asked.source, config, asked.shard, ranges(asked.episodes), asked.turn)
     except UserError as error:
         print(f"baton: {error}", file=sys.stderr)
         return UserError.EXIT_CODE
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        place = error.filename or config.demonstrate.imported
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            print(f"baton: the disk is full: {place}; make room, and the same command goes on", file=sys.stderr)
+        elif error.filename is not None:  # what may not be read or written
+            print(f"baton: {place}: {error.strerror}; mend that, and the same command goes on", file=sys.stderr)
+        else:
             raise
-        print(
-            f"baton: the disk is full: {error.filename or config.demonstrate.imported}; make room, and the same "
-            "command goes on",
-            file=sys.stderr,
-        )
         return UserError.EXIT_CODE
     except KeyboardInterrupt:
         print("\nstopped; what is published stays, and the same command goes on from there", file=sys.stderr)
@@ -72,12 +74,14 @@ def ranges(text: str) -> list[range]:
     return found
 
 
-def carry_out(source: Path, config: Config, only: list[int], numbers: list[range]) -> None:
+def carry_out(source: Path, config: Config, only: list[int], numbers: list[range], turn: bool | None) -> None:
     """Import, and show how far it is."""
-    from stages.imports.importer import Import  # takes seconds, in which Ctrl-C has to be answered as well
+    # These take seconds, in which Ctrl-C has to be answered as well.
+    from stages.imports.importer import Import
+    from stages.imports.opening import open_source
 
     console = Console(stderr=True, highlight=False)
-    work = Import(source, config, only, numbers)
+    work = Import(open_source(source, config, turn), config, only, numbers)
     total = sum(len(work.parts[shard]) for shard in work.wanted)
     done: list[Done] = []
     bar = Progress(
@@ -111,6 +115,8 @@ def carry_out(source: Path, config: Config, only: list[int], numbers: list[range
         f"{summed['import/frames_left_out'] / summed['import/frames']:.1%} of {summed['import/frames']:.0f} frames "
         "were left out"
     )
+    if held_out := summed.get("import/held_out", 0):
+        print(f"left out for they begin from states that are kept for evaluation: {held_out:.0f} episodes")
 
 
 if __name__ == "__main__":

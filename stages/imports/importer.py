@@ -1,4 +1,4 @@
-"""A LeRobot data set becomes a directory of demonstration shards, each published whole; what is there already stays.
+"""Recorded demonstrations become a directory of shards, each published whole; what is there already stays.
 
     DIRECTORY/import.json                           what was asked for; the same command goes on from it
     DIRECTORY/epochs/0000/import/shard-0000/        an artifact like those of a run
@@ -26,9 +26,7 @@ from pipeline import artifacts
 from pipeline.artifacts import IMPORT, IMPORT_NOTE, Artifact, imported_unit
 from pipeline.config import Config
 from pipeline.errors import UserError
-from stages.imports.demonstration import demonstration
-from stages.imports.layout import DataSet
-from stages.imports.recipe import Recipe
+from stages.imports.source import Source, choose, numbered
 from stages.metrics import Phases
 from stages.schedule import TRAINING, shard_range
 from stages.trajectories import ShardAttributes, ShardWriter
@@ -37,7 +35,6 @@ from stages.unit import versions
 EPISODES_A_SHARD = 8  # at most: an interruption costs no more than these
 UNFINISHED = ".importing"
 BEST_COMPRESSION = 10  # of zstd on rendered pictures; more is not to be hoped for
-PICTURE_BYTES = 3 * 3  # a pixel of three cameras
 
 Tell = Callable[[int, str], None]
 
@@ -48,7 +45,7 @@ class Done:
 
     Attributes:
         shard: its index.
-        episodes: of the data set that it was made of.
+        episodes: recorded ones that it was made of.
         artifact: the shard.
         fresh: whether this call made it.
     """
@@ -68,9 +65,8 @@ class Import:
     """An import that was asked for and can be carried out.
 
     Args:
-        source: directory of the data set.
-        config: `demonstrate` says how many episodes, where the shards go and how far apart decisions are, `simulator`
-            which tasks and the size of pictures, `policy` the length of a chunk and the numbers of an action.
+        source: the demonstrations, opened with the same config.
+        config: `demonstrate` says how many episodes, and where the shards go.
         only: indices of the shards to make; none: all.
         numbers: ranges of episode numbers; none: the first `demonstrate.episodes` of the tasks, in turn.
 
@@ -80,11 +76,11 @@ class Import:
         parts: the episodes of each shard.
     """
 
-    def __init__(self, source: Path, config: Config, only: Sequence[int] = (), numbers: Sequence[range] = ()) -> None:
+    def __init__(self, source: Source, config: Config, only: Sequence[int] = (), numbers: Sequence[range] = ()) -> None:
         """Check everything that can be checked before the first episode is read.
 
         Raises:
-            UserError: the config, the data set, the directory or the disk does not do.
+            UserError: the config, the demonstrations, the directory or the disk does not do.
         """
         if config.demonstrate.imported is None:
             raise UserError(
@@ -92,11 +88,8 @@ class Import:
                 "demonstrate.imported=/data/behavior-shards; runs with the same value train on them"
             )
         self.directory = Path(config.demonstrate.imported).expanduser().absolute()
-        self._config, self._recipe, self._data = config, Recipe.of(config), DataSet.open(source)
-        tasks = config.simulator.tasks
-        chosen = (
-            self._data.numbered(tasks, numbers) if numbers else self._data.choose(tasks, config.demonstrate.episodes)
-        )
+        self._config, self._source = config, source
+        chosen = numbered(source, numbers) if numbers else choose(source, config.demonstrate.episodes)
         count = len(chosen)
         self.shards = min(count, max(config.demonstrate.shards, math.ceil(count / EPISODES_A_SHARD)))
         if wrong := [shard for shard in only if not 0 <= shard < self.shards]:
@@ -118,7 +111,7 @@ class Import:
             Each wanted shard once it is there.
 
         Raises:
-            UserError: a file of the data set is missing or damaged, or no frame of a shard can be learnt from.
+            UserError: a recorded file is missing or damaged, or no frame of a shard can be learnt from.
         """
         for shard in self.wanted:
             target, fresh = self._target(shard), False
@@ -139,24 +132,20 @@ class Import:
             writer: ShardWriter | None = None
             for number, episode in enumerate(self.parts[shard]):
                 tell(number, episode.task)
-                record, numbers = demonstration(self._data, episode, self._recipe)
+                record, numbers = self._source.record(episode)
                 total = {name: total.get(name, 0.0) + value for name, value in numbers.items()}
                 if record is not None:
                     writer = writer or stack.enter_context(
-                        ShardWriter(scratch, self._recipe.spec, self._attributes(shard))
+                        ShardWriter(scratch, self._source.spec, self._attributes(shard))
                     )
                     writer.append(record)
         if writer is None:
-            raise UserError(
-                f"shard {shard}: base or trunk move in all frames of its {len(self.parts[shard])} episodes, so that 14 "
-                "numbers cannot say what the robot did; choose tasks that are done in one place, or 23 numbers: "
-                "simulator.options.action_mode=joint_23 policy.action_dim=23"
-            )
+            raise UserError(f"shard {shard}: {self._source.nothing_left(len(self.parts[shard]))}")
         describe = {
             "unit": str(unit),
             "part": IMPORT,
             "attempt": 1,
-            "inputs": {"meta/info.json": self._info_digest()},
+            "inputs": self._source.digests(),
             "config_digest": hashlib.sha256(self._config.model_dump_json().encode()).hexdigest(),
             "code_revision": os.environ.get("BATON_CODE_REVISION", "unknown"),
             "seed": self._config.seed,
@@ -171,15 +160,15 @@ class Import:
 
     def _attributes(self, shard: int) -> ShardAttributes:
         return ShardAttributes(
-            run=self._data.path.resolve().name,
+            run=self._source.path.resolve().name,
             epoch=0,
             shard=shard,
             policy_version=None,
             simulator=self._config.simulator.name,
             simulator_version="recorded",
             renderer="recorded",
-            tasks=tuple(self._recipe.instructions),
-            instructions=tuple(self._recipe.instructions.values()),
+            tasks=tuple(self._source.instructions),
+            instructions=tuple(self._source.instructions.values()),
             split=TRAINING,
         )
 
@@ -190,8 +179,9 @@ class Import:
         """Refuse to begin what cannot fit even if pictures compress as well as can be."""
         missing = [shard for shard in self.wanted if artifacts.open_artifact(self._target(shard)) is None]
         episodes = [episode for shard in missing for episode in self.parts[shard]]
-        decisions = sum(math.ceil(episode.frames / self._recipe.stride) for episode in episodes)
-        least = decisions * PICTURE_BYTES * self._recipe.image_size**2 // BEST_COMPRESSION
+        decisions = sum(self._source.most_decisions(episode) for episode in episodes)
+        picture = sum(math.prod(shape) for shape in self._source.spec.image_shapes().values())
+        least = decisions * picture // BEST_COMPRESSION
         place = next(place for place in (self.directory, *self.directory.parents) if place.is_dir())
         free = shutil.disk_usage(place).free
         if least > free:
@@ -204,11 +194,11 @@ class Import:
     def _note(self, episodes: list[int] | int) -> None:
         """Write down what is asked for, or check that it is what was asked for before."""
         asked: dict[str, Any] = {
-            "source": str(self._data.path.resolve()),
-            "info_sha256": self._info_digest(),
+            "source": str(self._source.path.resolve()),
+            "sha256": self._source.digests(),
             "episodes": episodes,
             "shards": self.shards,
-            **json.loads(json.dumps(dataclasses.asdict(self._recipe))),
+            **json.loads(json.dumps(self._source.recipe())),
         }
         note, key = self.directory / IMPORT_NOTE, f"demonstrate.imported={self.directory}"
         try:
@@ -218,7 +208,9 @@ class Import:
             what = getattr(error, "strerror", None) or error
             raise UserError(f"{key}: cannot be used ({what}); choose another") from None
         if before is None:
-            if strangers := sorted(path.name for path in self.directory.iterdir()):
+            unfinished = f".{note.name}."  # what a full disk left of it
+            names = sorted(path.name for path in self.directory.iterdir())
+            if strangers := [name for name in names if not name.startswith(unfinished)]:
                 raise UserError(f"{key} is no import: it holds {strangers[0]}, but no {note.name}; choose another")
             artifacts.write_synced(note, (json.dumps(asked, indent=1) + "\n").encode())
         elif before != asked:
@@ -235,6 +227,3 @@ class Import:
             fcntl.flock(lock, fcntl.LOCK_EX)
             shutil.rmtree(scratch, ignore_errors=True)
             yield scratch
-
-    def _info_digest(self) -> str:
-        return artifacts.checksum(self._data.path / "meta" / "info.json")

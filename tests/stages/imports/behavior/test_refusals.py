@@ -16,9 +16,9 @@ from pipeline.errors import UserError
 from stages.demonstrations import gather
 from stages.imports import __main__ as process
 from stages.imports import importer
-from stages.imports.importer import Import
 from stages.kept import Kept
 from stages.unit import Work
+from tests.stages.imports.behavior.conftest import work
 
 REVISION = "get its revision v2.1 (huggingface.co/datasets/behavior-1k/2025-challenge-demos has one)"
 FIRST = 10
@@ -27,7 +27,7 @@ FIRST = 10
 def refusal(made, config, *overrides):
     composed = config(*overrides)
     with pytest.raises(UserError) as refused:
-        list(Import(made.path, composed).carry_out())
+        list(work(made, composed).carry_out())
     assert not list(Path(composed.demonstrate.imported).glob("epochs/*/*/*")), "nothing was published"
     return str(refused.value)
 
@@ -102,7 +102,7 @@ def test_numbers_of_episodes_that_are_none(text):
 def test_numbers_of_episodes_that_there_are_not(made, config):
     for text in ("11", "350000-359999"):  # a number between two, and those of another task
         with pytest.raises(UserError) as refused:
-            Import(made.path, config(), numbers=process.ranges(f"10,{text}"))
+            work(made, config(), numbers=process.ranges(f"10,{text}"))
         assert str(refused.value) == (
             f"--episodes {text}: {made.path} has no such episode of turning_on_radio, make_microwave_popcorn (it has "
             "10 to 400040): name others, or set simulator.tasks to their tasks"
@@ -150,13 +150,13 @@ def test_configs_that_do_not_fit(made, config, tmp_path):
         "simulator: omnigibson: proprio_keys has no 'feelings'; valid: "
     )
     with pytest.raises(UserError) as refused:
-        Import(made.path, config("demonstrate.imported=null", "sft.steps=0", "policy.checkpoint=trained"))
+        work(made, config("demonstrate.imported=null", "sft.steps=0", "policy.checkpoint=trained"))
     assert str(refused.value) == (
         "demonstrate.imported is not set: name a directory for the shards there, e.g. "
         "demonstrate.imported=/data/behavior-shards; runs with the same value train on them"
     )
     with pytest.raises(UserError) as refused:
-        Import(made.path, config(), only=[7])
+        work(made, config(), only=[7])
     assert str(refused.value) == "--shard 7: this import has the shards 0 to 1; name one of them"
 
 
@@ -179,9 +179,9 @@ def test_a_directory_of_something_else(made, config, tmp_path):
 
 
 def test_a_directory_of_another_import(made, config, tmp_path):
-    list(Import(made.path, config()).carry_out())
+    list(work(made, config()).carry_out())
     with pytest.raises(UserError) as refused:
-        Import(made.path, config("simulator.image_size=64"))
+        work(made, config("simulator.image_size=64"))
     assert str(refused.value) == (
         f"demonstrate.imported={tmp_path / 'shards'} holds another import (image_size: it has 32, asked is 64); ask "
         "for the same, or choose another directory"
@@ -197,12 +197,12 @@ def demonstrated(composed):
 
 
 def test_a_run_refuses_what_is_not_there_or_does_not_fit(made, config, tmp_path):
-    shards, remedy = tmp_path / "shards", "`baton import-lerobot` with this config fills it"
+    shards, remedy = tmp_path / "shards", "`baton import` with this config fills it"
     none = demonstrated(config("name=none"))[1]
     assert none == f"demonstrate.imported={shards} holds no imported demonstrations; {remedy}"
-    list(Import(made.path, config(), only=[0]).carry_out())
+    list(work(made, config(), only=[0]).carry_out())
     assert demonstrated(config("name=part"))[1] == f"demonstrate.imported={shards} holds 1 of 2 shards; {remedy}"
-    list(Import(made.path, config()).carry_out())
+    list(work(made, config()).carry_out())
     run, said = demonstrated(config("name=other", "policy.chunk=4"))
     assert said == (
         f"{run}/config.yaml: policy.chunk=4, but the shards in demonstrate.imported={shards} were imported with 8: set "
@@ -212,7 +212,7 @@ def test_a_run_refuses_what_is_not_there_or_does_not_fit(made, config, tmp_path)
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"!")
     assert demonstrated(config("name=damaged"))[1] == (
         f"{shards}/epochs/0000/import/shard-0001 is damaged: the content of clean/c.0.0 is not what was published; "
-        "remove it and give the same `baton import-lerobot` again"
+        "remove it and give the same `baton import` again"
     )
 
 
@@ -220,7 +220,7 @@ def test_the_command_says_so_in_one_line(made, config, tmp_path, monkeypatch, ca
     made.rewrite_info(codebase_version="v3.0")
     asked = []
     monkeypatch.setattr("os.execv", lambda program, words: asked.append(words))
-    arguments = ["import-lerobot", str(made.path), str(tmp_path / "tiny.yaml")]
+    arguments = ["import", str(made.path), str(tmp_path / "tiny.yaml")]
     config()
     monkeypatch.setattr(
         sys,
@@ -247,6 +247,5 @@ def test_demos_are_not_for_imported_ones(config, tmp_path, monkeypatch, capsys):
         cli.main()
     assert (ended.value.code, capsys.readouterr().err) == (
         2,
-        f"baton: {tmp_path / 'tiny.yaml'}: demonstrate.imported is set: `baton import-lerobot` writes these "
-        "demonstrations\n",
+        f"baton: {tmp_path / 'tiny.yaml'}: demonstrate.imported is set: `baton import` writes these demonstrations\n",
     )

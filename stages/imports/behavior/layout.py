@@ -1,4 +1,4 @@
-"""Where things lie in a LeRobot v2.1 data set with BEHAVIOR's layout, and which of its episodes are taken.
+"""Where things lie in a LeRobot v2.1 data set with BEHAVIOR's layout, and which episodes it has.
 
 The metadata are read once, as streams of lines; nothing is opened per episode before it is imported.
 """
@@ -6,33 +6,19 @@ The metadata are read once, as streams of lines; nothing is opened per episode b
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
+from stages.imports import tables
+from stages.imports.source import Episode
 
 VERSION = "v2.1"
 STATE_NUMBERS, ACTION_NUMBERS = 256, 23
 ACTION, STATE = "action", "observation.state"
 CAMERAS = tuple(f"observation.images.rgb.{name}" for name in ("head", "left_wrist", "right_wrist"))
 REVISION = "get its revision v2.1 (huggingface.co/datasets/behavior-1k/2025-challenge-demos has one)"
-
-
-@dataclasses.dataclass(frozen=True)
-class Episode:
-    """An episode of a data set.
-
-    Attributes:
-        number: its episode_index, which names its files.
-        task: name of its task.
-        frames: how many it has, as the metadata say.
-    """
-
-    number: int
-    task: str
-    frames: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,15 +48,8 @@ class DataSet:
         Raises:
             UserError: it is no data set, of another version, or not of BEHAVIOR's layout.
         """
-        source = path / "meta" / "info.json"
-        try:
-            info: Any = json.loads(source.read_bytes())
-        except (FileNotFoundError, NotADirectoryError):
-            holds = "name the directory that holds meta, data and videos"
-            raise UserError(f"{path} is not a LeRobot data set: it has no meta/info.json; {holds}") from None
-        except ValueError as error:
-            raise UserError(f"{source} cannot be read ({error}); download it again") from None
-        version = info.get("codebase_version") if isinstance(info, dict) else None
+        source, info = tables.info(path)
+        version = info.get("codebase_version")
         if version != VERSION:
             raise UserError(f"{source}: codebase_version is {version!r}, {VERSION} can be imported; {REVISION}")
         _check_features(source, info.get("features"))
@@ -78,7 +57,7 @@ class DataSet:
             if not isinstance(info.get(key), kind):
                 raise UserError(f"{source}: {key} is {info.get(key)!r}, which does not fit; download it again")
         instructions, indices = {}, {}
-        for place, line in _lines(path / "meta" / "tasks.jsonl"):
+        for place, line in tables.lines(path / "meta" / "tasks.jsonl"):
             try:
                 name = str(line["task_name"])
                 instructions[name], indices[name] = str(line["task"]), int(line["task_index"])
@@ -102,53 +81,15 @@ class DataSet:
         """The film of one camera."""
         return self.path / self._video.format(**self._names(episode), video_key=camera)
 
-    def choose(self, tasks: Sequence[str], count: int) -> list[Episode]:
-        """The first episodes of each task, in turn.
+    def episodes_of(self, tasks: Sequence[str]) -> list[Episode]:
+        """All episodes of some tasks, in the order of their numbers.
 
         Args:
             tasks: names.
-            count: how many in all.
 
         Raises:
-            UserError: a task is not in the data set, or there are too few episodes.
+            UserError: a task is not in the data set, or the metadata are damaged.
         """
-        listed = self._episodes_of(tasks)
-        wanted = {task: len(range(place, count, len(tasks))) for place, task in enumerate(tasks)}
-        found: dict[str, list[Episode]] = {task: [] for task in tasks}
-        for episode in listed:
-            found[episode.task].append(episode)
-        for task, episodes in found.items():
-            if len(episodes) < wanted[task]:
-                most = min(len(episodes) for episodes in found.values()) * len(tasks)
-                raise UserError(
-                    f"{self.path}: it has {len(episodes)} episodes of {task}, but demonstrate.episodes={count} over "
-                    f"{len(tasks)} tasks needs {wanted[task]}: set demonstrate.episodes to {most} or less"
-                )
-        return [found[tasks[place % len(tasks)]][place // len(tasks)] for place in range(count)]
-
-    def numbered(self, tasks: Sequence[str], numbers: Sequence[range]) -> list[Episode]:
-        """The episodes with some numbers, in the order of their numbers.
-
-        Args:
-            tasks: names; all episodes have to be of them.
-            numbers: ranges of episode numbers, each of which holds at least one of them.
-
-        Raises:
-            UserError: a task is not in the data set, or a range holds no episode of the tasks.
-        """
-        listed = self._episodes_of(tasks)
-        for some in numbers:
-            if not any(episode.number in some for episode in listed):
-                which = f"{some[0]}" if len(some) == 1 else f"{some[0]}-{some[-1]}"
-                there = f"{listed[0].number} to {listed[-1].number}" if listed else "none"
-                raise UserError(
-                    f"--episodes {which}: {self.path} has no such episode of {', '.join(tasks)} (it has {there}): name "
-                    "others, or set simulator.tasks to their tasks"
-                )
-        return [episode for episode in listed if any(episode.number in some for some in numbers)]
-
-    def _episodes_of(self, tasks: Sequence[str]) -> list[Episode]:
-        """All episodes of some tasks, in the order of their numbers."""
         if strange := [task for task in tasks if task not in self.indices]:
             raise UserError(
                 f"{self.path}: it has no task {strange[0]!r}; it has {', '.join(sorted(self.indices)) or 'none'}: "
@@ -156,7 +97,7 @@ class DataSet:
             )
         by_index = {self.indices[task]: task for task in tasks}
         found = []
-        for place, line in _lines(self.path / "meta" / "episodes.jsonl"):
+        for place, line in tables.lines(self.path / "meta" / "episodes.jsonl"):
             try:
                 number, frames = int(line["episode_index"]), int(line["length"])
             except (KeyError, TypeError, ValueError):
@@ -180,15 +121,3 @@ def _check_features(source: Path, features: Any) -> None:
         shape = features[name].get("shape")
         if name in numbers and shape != numbers[name]:
             raise UserError(f"{source}: {name} has the shape {shape}, {numbers[name]} can be imported; {REVISION}")
-
-
-def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Objects of a JSONL file, each with its place."""
-    try:
-        with path.open(encoding="utf-8") as file:
-            for number, text in enumerate(file, 1):
-                if text.strip():
-                    yield f"{path}:{number}", json.loads(text)
-    except (OSError, ValueError) as error:
-        what = getattr(error, "strerror", None) or error
-        raise UserError(f"{path} cannot be read ({what}); download it again") from None

@@ -15,6 +15,8 @@ from pyarrow import parquet
 
 from pipeline.compose import compose
 from pipeline.config import Config
+from stages.imports.importer import Import
+from stages.imports.opening import open_source
 
 CHUNK = 10000
 CAMERAS = {"head": 96, "left_wrist": 64, "right_wrist": 64}
@@ -83,6 +85,10 @@ class Made:
                 picture = np.full((size, size, 3), grey(number, camera, index), np.uint8)
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
             container.mux(stream.encode())
+
+
+def work(made: Made, config: Config, **asked: object) -> Import:
+    return Import(open_source(made.path, config), config, **asked)
 
 
 def grey(number: int, camera: str, frame: int) -> int:

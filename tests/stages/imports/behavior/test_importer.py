@@ -14,9 +14,8 @@ from pipeline.artifacts import Unit, imported_unit, open_artifact
 from pipeline.errors import UserError
 from pipeline.plan import make_plan
 from stages.imports.__main__ import ranges
-from stages.imports.importer import Import
 from stages.trajectories import concatenate, read
-from tests.stages.imports.conftest import CAMERAS, grey, multiply, quaternion
+from tests.stages.imports.behavior.conftest import CAMERAS, grey, multiply, quaternion, work
 from tests.stages.simulators.omnigibson.conftest import ROOT, data, machine, worker  # noqa: F401
 
 JOINTS = ["simulator.options.action_mode=joint_23", "policy.action_dim=23"]
@@ -33,7 +32,7 @@ def stored(config):
 
 
 def imported(made, config):
-    assert [shard.fresh for shard in Import(made.path, config).carry_out()] == [True, True]
+    assert [shard.fresh for shard in work(made, config).carry_out()] == [True, True]
     return stored(config)
 
 
@@ -101,7 +100,7 @@ def test_frames_in_which_base_or_trunk_moves_are_left_out(made, config, moving):
     states[10:16, moving] = 0.3
     made.write_table(number, made.actions[number], states)
     composed = config(*HANDS, "demonstrate.stride=2")
-    done = list(Import(made.path, composed).carry_out())
+    done = list(work(made, composed).carry_out())
     whole = stored(composed)
     own = whole.episodes.length[0]
     frames = len(states)
@@ -131,7 +130,7 @@ def test_where_nothing_stands_still_nothing_is_written(made, config):
         made.write_table(number, made.actions[number], states)
     composed = config(*HANDS)
     with pytest.raises(UserError) as refused:
-        list(Import(made.path, composed).carry_out())
+        list(work(made, composed).carry_out())
     assert str(refused.value) == (
         "shard 0: base or trunk move in all frames of its 2 episodes, so that 14 numbers cannot say what the robot "
         "did; choose tasks that are done in one place, or 23 numbers: simulator.options.action_mode=joint_23 "
@@ -147,7 +146,7 @@ def command(made, config, *arguments, code=None):
 
 KILLED = """
 import os, runpy, signal
-from stages.imports import episode
+from stages.imports.behavior import episode
 decode, calls = episode.pictures, []
 def pictures(*arguments):
     calls.append(arguments)
@@ -183,13 +182,13 @@ def test_a_killed_import_goes_on_and_ends_in_the_same_bytes(made, config, tmp_pa
 
 def test_episodes_can_be_chosen_by_their_numbers(made, config, tmp_path):
     composed = config("demonstrate.shards=1")
-    work = Import(made.path, composed, numbers=ranges("400020-409999,40, 10-15"))
-    assert [[episode.number for episode in part] for part in work.parts] == [[10, 40, 400020, 400040]]
-    assert [shard.fresh for shard in work.carry_out()] == [True]
+    asked = work(made, composed, numbers=ranges("400020-409999,40, 10-15"))
+    assert [[episode.number for episode in part] for part in asked.parts] == [[10, 40, 400020, 400040]]
+    assert [shard.fresh for shard in asked.carry_out()] == [True]
     shard = read(shards(composed)[0])
     assert len(shard) == sum(-(-len(made.actions[number]) // 4) for number in (10, 40, 400020, 400040))
     with pytest.raises(UserError) as refused:
-        Import(made.path, composed)
+        work(made, composed)
     assert str(refused.value) == (
         f"demonstrate.imported={tmp_path / 'shards'} holds another import (episodes: it has [10, 40, 400020, 400040], "
         "asked is 4); ask for the same, or choose another directory"
@@ -198,9 +197,9 @@ def test_episodes_can_be_chosen_by_their_numbers(made, config, tmp_path):
 
 def test_shards_can_be_made_by_several_processes(made, config):
     composed = config()
-    list(Import(made.path, composed, only=[1]).carry_out())
+    list(work(made, composed, only=[1]).carry_out())
     assert [found is None for found in contents(composed)] == [True, False]
-    assert [shard.fresh for shard in Import(made.path, composed).carry_out()] == [True, False]
+    assert [shard.fresh for shard in work(made, composed).carry_out()] == [True, False]
 
 
 @pytest.mark.slow
@@ -209,7 +208,7 @@ def test_baton_run_trains_on_imported_shards(made, config, tmp_path, worker, dat
     one = ["simulator.tasks=[turning_on_radio]", "simulator.max_episode_steps=8", "demonstrate.episodes=2"]
     one += ["evaluate.num_envs=1", "evaluate.num_workers=1"]
     composed = config(*one)
-    list(Import(made.path, composed).carry_out())
+    list(work(made, composed).carry_out())
     assert [plan.unit for plan in make_plan(composed)] == [Unit(0, "sft"), Unit(0, "evaluate")]
     worker("b_fork")
     overrides = [f"runs_dir={tmp_path / 'runs'}", f"demonstrate.imported={tmp_path / 'shards'}", *one]

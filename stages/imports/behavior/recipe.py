@@ -6,13 +6,12 @@ import dataclasses
 
 from pipeline.config import Config
 from pipeline.errors import UserError
+from stages.imports.windows import check_stride
 from stages.simulation import simulator_options
 from stages.simulators.interface import SimulatorConfigError
 from stages.simulators.omnigibson import proprioception, tasks
 from stages.simulators.omnigibson.options import parse
 from stages.trajectories import ShardSpec
-
-SIMULATOR = "omnigibson"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,26 +43,17 @@ class Recipe:
         """Read a config.
 
         Raises:
-            UserError: it is for another simulator, or its sizes do not fit.
+            UserError: its options or sizes do not fit.
         """
-        simulator, policy, stride = config.simulator, config.policy, config.demonstrate.stride
-        if simulator.name != SIMULATOR:
-            raise UserError(
-                f"simulator.name={simulator.name}: these demonstrations are for {SIMULATOR}; name a config with it, "
-                f"e.g. configs/omnigibson_ppo_openvlaoft.yaml"
-            )
+        simulator, policy = config.simulator, config.policy
         try:
             options = parse(simulator_options(simulator))
             activities = tasks.chosen(options.tasks, options.tasks_file)
         except SimulatorConfigError as error:
             raise UserError(f"simulator: {error}") from None
-        if policy.chunk < stride:
-            raise UserError(
-                f"demonstrate.stride={stride} is more than policy.chunk={policy.chunk}, and actions between two "
-                f"observations would be lost; set it to {policy.chunk} or less"
-            )
+        check_stride(config)
         return cls(
-            stride=stride,
+            stride=config.demonstrate.stride,
             chunk=policy.chunk,
             action_dim=options.action_dim,
             image_size=options.image_size,
