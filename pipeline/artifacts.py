@@ -144,9 +144,7 @@ class Artifact:
     def _damaged(self, what: str) -> UserError:
         unit = Unit.parse(self.manifest.unit)
         if unit.stage == IMPORT:
-            return UserError(
-                f"{self.path} is damaged: {what}; remove it and give the same `baton import-lerobot` again"
-            )
+            return UserError(f"{self.path} is damaged: {what}; remove it and give the same `baton import` again")
         shard = "" if unit.shard is None else f" --shard {unit.shard}"
         run = self.path.parents[len(Path(unit.outputs[self.manifest.part]).parts) - 1]
         return UserError(
@@ -207,7 +205,7 @@ def imported_shards(directory: Path) -> tuple[Unit, ...]:
     Raises:
         UserError: it is no such directory, or shards of it are missing.
     """
-    again = "`baton import-lerobot` with this config fills it"
+    again = "`baton import` with this config fills it"
     try:
         units = tuple(map(imported_unit, range(json.loads((directory / IMPORT_NOTE).read_bytes())["shards"])))
     except (OSError, ValueError, KeyError):

@@ -98,18 +98,18 @@ def create(
     if lines := missing(environment, python):
         raise UserError("\n".join([f"{environment.name} cannot be built here:", *lines]))
     base = {"BASE": interpreter(environment.definition.python, python)}
-    with _alone(environment):
+    with _alone(environment) as lock:
         (environment.path / BUILT).unlink(missing_ok=True)
         work = (Step(name=f"Python {environment.definition.python}", run=EMPTY), *environment.definition.steps)
         keys, done = environment.keys(), _done(environment)
         same = next((n for n, key in enumerate(keys) if n >= len(done) or done[n] != key), len(keys))
         for number in range(same, len(work)):
             with tell(f"step {number + 1} of {len(work)}: {work[number].name}"):
-                _carry_out(environment, work[number], base)
+                _carry_out(environment, work[number], base, lock)
             write_synced(environment.path / STEPS, json.dumps(keys[: number + 1]).encode())
         for check in environment.definition.checks:
             with tell(f"check: {check.name}"):
-                _carry_out(environment, check, base)
+                _carry_out(environment, check, base, lock)
         note = {"name": environment.name, "definition": keys[-1], "built": now(), "host": os.uname().nodename}
         write_synced(environment.path / BUILT, (json.dumps(note, indent=1) + "\n").encode())
     return True
@@ -169,8 +169,8 @@ def _look(environment: Environment, command: str) -> subprocess.CompletedProcess
         return subprocess.CompletedProcess(command, 124, "", f"no answer within {LOOK_SECONDS:g} s")
 
 
-def _carry_out(environment: Environment, step: Step, more: Mapping[str, str]) -> None:
-    """Run a step to its end, its output into the log.
+def _carry_out(environment: Environment, step: Step, more: Mapping[str, str], lock: int) -> None:
+    """Run a step to its end, its output into the log; it holds the lock too, lest it goes on beside the next build.
 
     Raises:
         UserError: it failed; with the end of what it said.
@@ -187,6 +187,7 @@ def _carry_out(environment: Environment, step: Step, more: Mapping[str, str]) ->
             stderr=subprocess.STDOUT,
             cwd=environment.path,
             env=_variables(environment, more),
+            pass_fds=(lock,),
         ).returncode
     if ended:
         said = log.read_bytes()[begin:].decode(errors="replace").strip().splitlines()[-TAIL:]
@@ -202,11 +203,11 @@ def _carry_out(environment: Environment, step: Step, more: Mapping[str, str]) ->
 
 
 @contextlib.contextmanager
-def _alone(environment: Environment) -> Iterator[None]:
+def _alone(environment: Environment) -> Iterator[int]:
     environment.path.mkdir(parents=True, exist_ok=True)
     with (environment.path / LOCK).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(f"{environment.path} is being built by another process: wait for it") from None
-        yield
+        yield lock.fileno()

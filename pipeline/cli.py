@@ -26,7 +26,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "rerun": mend.rerun,
     "cancel": mend.cancel,
     "demos": run.demos,
-    "import-lerobot": importing.import_lerobot,
+    "import": importing.import_demonstrations,
     "replay": replay.replay,
     "tasks": look.tasks,
     "behavior-tasks": behavior.behavior_tasks,

@@ -18,14 +18,6 @@ from pipeline.policy_config import Policy
 from pipeline.simulator_config import Simulator as Simulator
 from pipeline.slurm_config import Cluster, Slurm
 
-ACTION_DIMS: dict[str, dict[str | None, int]] = {
-    "household": {None: 14},
-    "omnigibson": {"ee_delta_14": 14, "joint_23": 23},
-}
-"""Simulator -> its `action_mode`, the default first, -> numbers of an action."""
-WITHOUT_EXPERT = ("omnigibson",)
-"""Simulators that have no scripted expert."""
-
 CHANGEABLE = (
     "epochs",
     "runs_dir",
@@ -66,7 +58,7 @@ class Demonstrate(Workers):
     only_success: bool = True
     """leave out episodes in which the expert failed"""
     imported: str | None = None
-    """directory of demonstrations that `baton import-lerobot` has written; null: the scripted expert gives them"""
+    """directory of demonstrations that `baton import` has written; null: the scripted expert gives them"""
 
 
 class Optimizer(Block):
@@ -288,27 +280,9 @@ class Config(Block):
             )
         if self.algorithm.name == "grpo" and self.update.value_only_epochs:
             raise ValueError("algorithm.name=grpo has no value head to train: set update.value_only_epochs=0")
-        self._simulator_fits()
         if self.policy.name == "pi0":
             self._flow_fits()
         return self
-
-    def _simulator_fits(self) -> None:
-        """Refuse demonstrations that nobody gives, and actions of another length than a known simulator takes."""
-        simulator = self.simulator
-        if self.sft.steps and self.demonstrate.imported is None and simulator.name in WITHOUT_EXPERT:
-            raise ValueError(
-                f"sft.steps={self.sft.steps} needs demonstrations, and {simulator.name} has no scripted expert: set "
-                "demonstrate.imported to what `baton import-lerobot` writes, or sft.steps=0 and policy.checkpoint"
-            )
-        modes = ACTION_DIMS.get(simulator.name, {})
-        mode = simulator.options.get("action_mode", next(iter(modes), None))
-        if (taken := modes.get(mode)) not in (None, self.policy.action_dim):
-            by = f" by simulator.options.action_mode={mode}" if len(modes) > 1 else ""
-            raise ValueError(
-                f"policy.action_dim={self.policy.action_dim}, but {simulator.name} takes {taken} numbers an action{by}:"
-                f" set policy.action_dim={taken}"
-            )
 
     def _flow_fits(self) -> None:
         """Refuse what a flow policy has no part in."""

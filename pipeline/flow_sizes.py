@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pipeline.config import Config
+from pipeline.simulator_facts import robot
 from pipeline.sizes import PROMPT, PROPRIO, Matrix, Parameters, Stack
 
 
@@ -100,6 +101,8 @@ def flow_dimensions(config: Config) -> FlowDimensions:
     policy = config.policy
     base = FLOW_PRESETS[policy.preset]
     given = {"chunk": policy.chunk, "proprio_dim": PROPRIO if policy.proprio else 0}
+    if policy.checkpoint is None and (body := robot(config.simulator)) is not None:
+        given["images"] = 1 + body.wrist_cameras
     changes: dict[str, Any] = {}
     for name, value in (given | policy.options | policy.flow.options()).items():
         part = getattr(base, name, None)

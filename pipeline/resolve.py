@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pipeline import environments
+from pipeline import environments, simulator_facts
 from pipeline.config import Config
 from pipeline.errors import UserError
 from pipeline.resources import TRAINING, place
@@ -24,6 +24,7 @@ def resolve(config: Config, stated: Callable[[str], bool] = lambda key: True) ->
     Raises:
         UserError: the placement cannot be honoured, or a stage asks for another number of ranks.
     """
+    simulator_facts.check(config)
     if config.simulator.python is None:
         built = environments.python_of(config.simulator.name)
         config = config.model_copy(update={"simulator": config.simulator.model_copy(update={"python": built})})
@@ -96,24 +97,24 @@ def _simulator_processes(config: Config, placed: Placement) -> dict[str, object]
 
 
 def _check_worlds(config: Config) -> None:
-    """Refuse several tasks or groups in a process of OmniGibson, which has one scene and one clock for its worlds."""
-    rollout = config.rollout
-    if config.simulator.name != "omnigibson":
+    """Refuse several groups in a process whose worlds have one clock, and several tasks in one of OmniGibson."""
+    rollout, simulator = config.rollout, config.simulator
+    if not simulator_facts.one_clock(simulator):
         return
     if rollout.num_workers < rollout.pipeline_stage_num:
         raise UserError(
             f"rollout.pipeline_stage_num={rollout.pipeline_stage_num} with rollout.num_workers={rollout.num_workers}: "
-            "the worlds of a process of omnigibson are stepped together, so it belongs to one group: set "
+            f"the worlds of a process of {simulator.name} are stepped together, so it belongs to one group: set "
             f"rollout.num_workers to {rollout.pipeline_stage_num} or more"
         )
-    if len(config.simulator.tasks) == 1:
+    if simulator.name != "omnigibson" or len(simulator.tasks) == 1:
         return
     for name in ("rollout", "evaluate"):
         stage = getattr(config, name)
         if stage.num_workers != stage.num_envs:
             raise UserError(
                 f"{name}.num_envs={stage.num_envs} with {name}.num_workers={stage.num_workers}: a process of "
-                f"omnigibson simulates one task at a time, and simulator.tasks names {len(config.simulator.tasks)}: "
+                f"omnigibson simulates one task at a time, and simulator.tasks names {len(simulator.tasks)}: "
                 "set both to the same number, or name one task"
             )
 

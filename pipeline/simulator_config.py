@@ -18,11 +18,26 @@ OWN_DEFAULTS: dict[str, dict[str, Any]] = {
         "timeout": 600.0,
         "start_timeout": 1800.0,
     },
+    "libero": {
+        "tasks": ["libero_object"],
+        "physics_frequency": 500,
+        "timeout": 300.0,
+        "start_timeout": 600.0,
+    },
+    "maniskill": {
+        "tasks": ["TwoRobotPickCube-v1"],
+        "physics_frequency": 100,
+        "timeout": 300.0,
+        "start_timeout": 900.0,
+    },
 }
 """Defaults of fields by the simulator's name, where they are not those of the household."""
 
 NESTED = {"omnigibson": (("physics_frequency", "rendering_frequency"), ("rendering_frequency", "action_frequency"))}
 """Which rates have to be multiples of which others; OmniGibson renders within a step, others at most once a step."""
+
+FIXED = {"libero": {"action_frequency": 20, "physics_frequency": 500}}
+"""Rates that a simulator has no other value of."""
 
 
 class Simulator(Block):
@@ -37,19 +52,19 @@ class Simulator(Block):
     image_size: Annotated[int, Field(ge=32)] = 224
     """height and width of every camera image, pixels"""
     action_frequency: Count = 20
-    """actions a second; in omnigibson 30"""
+    """actions a second; in omnigibson 30, in libero always 20"""
     physics_frequency: Count = 200
-    """physics steps a second, a multiple of action_frequency; in omnigibson 120"""
-    rendering_frequency: Count = 20
-    """frames drawn a second of filmed episodes, a divisor of action_frequency; in omnigibson 30, a multiple of it"""
+    """physics steps a second, a multiple of action_frequency; omnigibson 120, libero 500, maniskill 100"""
+    rendering_frequency: Count = 10
+    """frames a second of films, a divisor of action_frequency; in omnigibson 30, a multiple of it"""
     max_episode_steps: Count | None = None
-    """actions after which an episode is cut off; null: each task's own limit, in omnigibson twice what people took"""
+    """actions after which an episode is cut off; null: the task's own limit, in omnigibson twice what people took"""
     options: dict[str, Any] = {}
     """what only this simulator knows, e.g. object sizes; passed to it as it is"""
     timeout: Positive = 120.0
-    """seconds a worker may take for one command before it counts as hung; in omnigibson 600"""
+    """seconds a worker may take for one command before it counts as hung; omnigibson 600, libero and maniskill 300"""
     start_timeout: Positive = 300.0
-    """seconds a worker may take to come up; in omnigibson 1800"""
+    """seconds a worker may take to come up; in omnigibson 1800, in maniskill 900, in libero 600"""
     max_restarts: Index = 10
     """how often a unit may replace a lost worker before it gives up"""
     recycle_episodes: Count | None = None
@@ -71,7 +86,10 @@ class Simulator(Block):
 
     @model_validator(mode="after")
     def frequencies_divide(self) -> Simulator:
-        """Refuse frequencies that do not divide, and those that OmniGibson's arithmetic rounds down."""
+        """Refuse rates that a simulator lacks, that do not divide, and that OmniGibson's arithmetic rounds down."""
+        for name, only in FIXED.get(self.name, {}).items():
+            if getattr(self, name) != only:
+                raise ValueError(f"{name} {getattr(self, name)} is not possible in {self.name}: set it to {only}")
         usual = (("physics_frequency", "action_frequency"), ("action_frequency", "rendering_frequency"))
         for larger, smaller in NESTED.get(self.name, usual):
             if getattr(self, larger) % getattr(self, smaller):

@@ -70,7 +70,8 @@ class Switch:
 SWITCH = Switch()
 OPTIONS: dict[str, dict[str, Number | Choice | Switch | None]] = {
     "household": {
-        "renderer": Choice(("auto", "egl", "osmesa", "raycast")),
+        "backend": Choice(("auto", "mujoco", "mujoco_warp")),
+        "renderer": Choice(("auto", "egl", "osmesa", "raycast", "mujoco_warp")),
         "reward": Choice(("sparse", "dense")),
         "object_size": Number(0.02, 0.06),
         "plate_radius": Number(0.05, 0.1),
@@ -112,6 +113,21 @@ OPTIONS: dict[str, dict[str, Number | Choice | Switch | None]] = {
         "transition_rules": SWITCH,
         "step_timeout": Number(1, 86_400),
         "cache_directory": None,
+    },
+    "libero": {
+        "renderer": Choice(("auto", "egl", "osmesa")),
+        "gripper": Choice(("robosuite", "openvla")),
+        "wrist_camera": SWITCH,
+        "settling_steps": Number(0, 50, whole=True),
+        "egl_device": Number(0, 63, whole=True),
+        "kept_scenes": Number(1, 130, whole=True),
+        "expert_perturbation": Number(0, 1),
+    },
+    "maniskill": {
+        "backend": Choice(("physx_cpu", "physx_cuda")),
+        "renderer": Choice(("auto", "gpu", "cpu")),
+        "reward": Choice(("sparse", "dense")),
+        "expert_perturbation": Number(0, 1),
     },
 }
 """Simulator -> its options beside the fields of the config's block -> what they take; None: it is left to itself."""

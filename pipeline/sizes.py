@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pipeline.config import Config
+from pipeline.simulator_facts import robot
 
 TARGETS = ("proj", "qkv", "fc1", "fc2", "fc3", "lm_head", "q_proj", "k_proj", "v_proj", "o_proj") + (
     *("gate_proj", "up_proj", "down_proj"),
@@ -126,6 +127,8 @@ def dimensions(config: Config) -> Dimensions:
     changes["proprio_dim"] = PROPRIO if config.policy.proprio else 0
     if config.policy.checkpoint is None:
         changes["image_size"] = config.simulator.image_size
+        if (body := robot(config.simulator)) is not None:
+            changes["images"] = 1 + body.wrist_cameras
     known = {field.name for field in dataclasses.fields(Dimensions)}
     for name, value in config.policy.options.items():
         if isinstance(value, dict) and isinstance(tower := getattr(base, name, None), Tower):

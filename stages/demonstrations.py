@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
-from pipeline.artifacts import Unit
+from pipeline.artifacts import IMPORT_NOTE, Unit
 from pipeline.errors import UserError
+from stages import schedule
 from stages.trajectories import Trajectories, concatenate, read
 from stages.unit import Work
 
@@ -18,20 +21,27 @@ def gather(work: Work) -> Trajectories:
         work: the unit that learns from them; each shard is verified and becomes one of its inputs.
 
     Raises:
-        UserError: a shard is missing or damaged, or imported ones are not of the config's sizes.
+        UserError: a shard is missing or damaged, or imported ones are not of the config's sizes or not for training.
     """
     stage = work.config.demonstrate
     if stage.imported is None:
         units = [Unit(0, "demonstrate", shard) for shard in range(stage.shards)]
         return concatenate([read(work.require(unit)) for unit in units])
     shards = [read(path) for path in work.require_imported(stage.imported)]
-    spec, policy, size = shards[0].spec, work.config.policy, work.config.simulator.image_size
+    if any(source.split != schedule.TRAINING for shard in shards for source in shard.sources):
+        raise UserError(
+            f"{work.run / 'config.yaml'}: demonstrate.imported={stage.imported} holds episodes from the initial states "
+            "that are held out for evaluation: import others into another directory and name that"
+        )
+    spec, policy, simulator = shards[0].spec, work.config.policy, work.config.simulator
+    gripper = json.loads((Path(stage.imported).expanduser() / IMPORT_NOTE).read_bytes()).get("gripper")
     for key, imported, asked in (
+        ("simulator.options.gripper", gripper, simulator.options.get("gripper", "robosuite")),
         ("policy.chunk", spec.chunk, policy.chunk),
         ("policy.action_dim", spec.action_dim, policy.action_dim),
-        ("simulator.image_size", spec.image_size[0], size),
+        ("simulator.image_size", spec.image_size[0], simulator.image_size),
     ):
-        if imported != asked:
+        if imported not in (asked, None):
             raise UserError(
                 f"{work.run / 'config.yaml'}: {key}={asked}, but the shards in demonstrate.imported={stage.imported} "
                 f"were imported with {imported}: set {key}={imported}, or import again into another directory"

@@ -31,7 +31,7 @@ class Played:
 
     Attributes:
         planned: what it was.
-        head: uint8 [D, 3, H, W], what decisions were made on; so are wrist [D, 2, 3, H, W] and proprio float32 [D, P].
+        head: uint8 [D, 3, H, W], what decisions were made on; so are wrist [D, V, 3, H, W] and proprio float32 [D, P].
         acted: what the actor notes of its decisions, [D, ...] by the names an `EpisodeRecord` gives it; `actions`,
             float32 [D, K, A], at least.
         rewards: float32 [D, K].
@@ -43,6 +43,7 @@ class Played:
         worker: the simulator worker it ran in.
         faults: why that worker was replaced meanwhile, a line each time.
         score: how much of the task was done, from 0 to 1, where the simulator measures it.
+        broken: its physics broke down, and that ended it.
     """
 
     planned: Planned
@@ -59,6 +60,7 @@ class Played:
     worker: int
     faults: list[str]
     score: float | None = None
+    broken: bool = False
 
     @property
     def decisions(self) -> int:
@@ -237,6 +239,7 @@ class Player:
                     bootstrap_value=values.get(row, 0.0),
                     worker=self._pool.worker_of(slot),
                     faults=stepped.faults[row],
+                    broken=result.broken is not None and bool(result.broken[row]),
                     score=None if result.scores is None else float(result.scores[row]),
                 )
             )
@@ -282,6 +285,7 @@ def logged(path: Path, episodes: Iterable[Played]) -> Iterator[Played]:
                 "decisions": played.decisions,
                 "worker": played.worker,
                 "replayed": played.faults,
+                "broken": played.broken,
             }
             file.write((json.dumps(line) + "\n").encode())
             yield played

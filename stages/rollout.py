@@ -167,6 +167,7 @@ def shard_spec(
         chunk=policy.chunk,
         action_dim=policy.action_dim,
         chain_shape=chain_shape,
+        wrist_cameras=simulator.wrist_cameras,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -38,7 +39,7 @@ def observer(shards: Trajectories, most: int = IN_MEMORY) -> Callable[[np.ndarra
     Returns:
         Int [n] -> what was seen at those decisions.
     """
-    height, width = shards.spec.image_size
-    if len(shards) * 9 * height * width > most:
+    decision = sum(math.prod(shape) for shape in shards.spec.image_shapes().values())
+    if len(shards) * decision > most:
         return functools.partial(observe, shards)
     return observe(shards, np.arange(len(shards))).__getitem__

@@ -113,6 +113,7 @@ def warm(config: Config, demonstrations: Trajectories) -> Policy:
     sizes = {"proprio_dim": len(measured.proprio.mask)}
     if chosen.checkpoint is not None:
         return checkpoint(config, sizes, measured)
+    sizes["images"] = 1 + demonstrations.spec.wrist_cameras
     if chosen.name == "openvla_oft":  # which refuses images of another size than its own
         sizes["image_size"] = demonstrations.spec.image_size[0]
     options = {"preset": chosen.preset, **sizes, **described(config)}

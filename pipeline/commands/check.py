@@ -19,7 +19,10 @@ def doctor(
         float, typer.Option("--wait", min=0, help="Seconds a probe's job may wait in the queue; 0: look at no node.")
     ] = 60,
     simulator: Annotated[
-        str | None, typer.Option("--simulator", metavar="NAME", help="Start it and check it instead: omnigibson.")
+        str | None,
+        typer.Option(
+            "--simulator", metavar="NAME", help="Start it and check it instead: libero, maniskill or omnigibson."
+        ),
     ] = None,
 ) -> None:
     """Tell whether a config will run on this cluster.

@@ -30,7 +30,7 @@ def run(
 
     The same command continues a run that was stopped, wherever it was. Ctrl-C detaches: units that run go on.
     """
-    from pipeline import launchers, orchestrator, rundir
+    from pipeline import launchers, orchestrator, rundir, simulator_facts
     from pipeline.compose import compose
     from pipeline.report.live import View
     from pipeline.report.tables import write_report
@@ -41,6 +41,7 @@ def run(
         return
     if as_json:
         raise UserError("run --json needs --dry-run; what a run came to: baton report RUN --json")
+    simulator_facts.require_environment(composed)
     place, schedule = launchers.where(composed), composed.slurm.schedule
     directory = shorten(rundir.create_or_resume(composed))
     again = shlex.join(["baton", "run", str(config), *(overrides or [])])
@@ -64,10 +65,11 @@ def submit(config: ConfigArgument, overrides: Overrides = None, as_json: JsonOpt
 
     It does what `baton run` does. Mistakes in the config are told here, before anything is submitted.
     """
-    from pipeline import launchers, machine, orchestrator, parent, rundir
+    from pipeline import launchers, machine, orchestrator, parent, rundir, simulator_facts
     from pipeline.compose import compose
 
     composed = compose(config, overrides or [])
+    simulator_facts.require_environment(composed)
     if launchers.where(composed) != "slurm":
         raise UserError("submit needs Slurm, and no sbatch here knows a cluster: use `baton run`")
     if composed.slurm.schedule == "chain":
@@ -90,7 +92,7 @@ def demos(config: ConfigArgument, overrides: Overrides = None, as_json: JsonOpti
 
     They are the first units of the run that `baton run` carries out with the same arguments, which goes on from them.
     """
-    from pipeline import launchers, orchestrator, rundir
+    from pipeline import launchers, orchestrator, rundir, simulator_facts
     from pipeline.compose import compose
     from pipeline.report import records
     from pipeline.report.demonstrations import demonstrations, demonstrations_table
@@ -100,7 +102,8 @@ def demos(config: ConfigArgument, overrides: Overrides = None, as_json: JsonOpti
     if composed.sft.steps == 0:
         raise UserError(f"{config}: sft.steps=0: a run that begins with policy.checkpoint has no demonstrations")
     if composed.demonstrate.imported is not None:
-        raise UserError(f"{config}: demonstrate.imported is set: `baton import-lerobot` writes these demonstrations")
+        raise UserError(f"{config}: demonstrate.imported is set: `baton import` writes these demonstrations")
+    simulator_facts.require_environment(composed)
     launchers.where(composed)
     directory = rundir.create_or_resume(composed)
     # Nothing else waits for these units: whatever the schedule of the run, they need no chain and no allocation.

@@ -29,6 +29,7 @@ MARK = "baton-check: "  # what a line of the probe's begins with
 EXEC = "import os, sys; os.execvp(sys.argv[1], sys.argv[1:])"
 STEPS = 1000
 OVERHEAD_SECONDS = 900.0  # for the checks, once the simulator is up
+GUIDES = {"omnigibson": "see docs/behavior.md"}
 VERDICTS: dict[str, Verdict] = {"pass": "pass", "warn": "warn", "fail": "fail", "skip": "skip"}
 
 
@@ -76,7 +77,7 @@ def examine(config: Config, name: str, wait: float, say: Callable[[str], None], 
         by = f"{ask.options.python or shlex.quote(sys.executable)} -c {shlex.quote(EXEC)} {shlex.join(probe)}"
         command, here = tiny_job(ask, by, wait, minutes, min(1, ask.gpus), ask.cpus), False
     say(f"starting {name} {'here' if here else 'in a job'}: this takes minutes")
-    yield from _listen(command, wait + 60 * minutes, wait)
+    yield from _listen(command, wait + 60 * minutes, wait, GUIDES.get(name, f"baton env create {name}"))
 
 
 def _options(config: Config) -> dict[str, Any]:
@@ -86,8 +87,8 @@ def _options(config: Config) -> dict[str, Any]:
     return {"tasks": simulator.tasks, **{name: getattr(simulator, name) for name in names}, **simulator.options}
 
 
-def _listen(command: list[str], seconds: float, wait: float) -> Iterator[Check]:
-    """Read checks until the process has ended."""
+def _listen(command: list[str], seconds: float, wait: float, guide: str) -> Iterator[Check]:
+    """Read checks until the process has ended; `guide` says what to do where it makes none."""
     path = os.pathsep.join(filter(None, (str(package_root()), os.environ.get("PYTHONPATH"))))
     try:
         process = subprocess.Popen(
@@ -128,4 +129,4 @@ def _listen(command: list[str], seconds: float, wait: float) -> Iterator[Check]:
         words = "; ".join(said) or f"exit code {process.returncode}"
         if busy := NOT_STARTED.search(words):
             words = f"no job started within {wait:.0f} s ({busy[1] or busy[2]}); let it wait longer: --wait 600"
-        yield failed("simulator", f"its probe did not answer: {words}", "see docs/behavior.md")
+        yield failed("simulator", f"its probe did not answer: {words}", guide)

@@ -15,17 +15,13 @@ from pathlib import Path
 from pipeline.config import Config
 from pipeline.doctor.asks import run_directory
 from pipeline.doctor.check import Check, failed, passed, size, warned
+from pipeline.memory import measure
 from pipeline.plan import evaluation_epochs
+from pipeline.simulator_facts import robot
 
-PARAMETERS = {
-    "tiny": 1_500_000,
-    "small": 48_000_000,
-    "base": 3_400_000_000,
-    "7b": 7_600_000_000,
-}  # of the presets, rounded up; `policy.options` aside
 POLICY_BYTES = 4  # a parameter in a published policy
 STATE_BYTES = 12  # a parameter in an optimizer state: the weight and Adam's two moments
-CAMERAS, CHANNELS = 3, 3
+MOST_CAMERAS, CHANNELS = 3, 3
 OWN_LIMIT = 300  # actions of an episode where `simulator.max_episode_steps` is null; the household allows fewer
 # Renderings of the household compress about 20 to 30 times, photographs hardly.
 MOST_COMPRESSION = 50
@@ -109,10 +105,10 @@ def needs(config: Config) -> list[Need]:
 
 
 def parameters(config: Config) -> int:
-    """Parameters of the policy: as its checkpoint has, or its preset."""
+    """Parameters of the policy: as its checkpoint has, or as the config describes it."""
     checkpoint = Path(config.policy.checkpoint).expanduser() if config.policy.checkpoint else None
     if checkpoint is None or not checkpoint.is_dir():
-        return PARAMETERS[config.policy.preset]
+        return measure(config).count.total
     if whole := sum(map(_tensor_numbers, sorted(checkpoint.glob("*.safetensors")))):
         return whole
     # Other formats do not tell: two bytes a parameter is what published ones have.
@@ -159,7 +155,9 @@ def quota_left(text: str, device: str) -> int | None:
 
 def _shards(what: str, config: Config, decisions: int, rest: int) -> Need:
     """Shards with so many decisions, each with its images and so many other bytes."""
-    images = CAMERAS * CHANNELS * config.simulator.image_size**2
+    body = robot(config.simulator)
+    cameras = MOST_CAMERAS if body is None else 1 + body.wrist_cameras
+    images = cameras * CHANNELS * config.simulator.image_size**2
     return Need(what, decisions * (images // MOST_COMPRESSION), decisions * (images + rest))
 
 

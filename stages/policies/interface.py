@@ -46,7 +46,7 @@ class Observation:
 
     Attributes:
         head: uint8 [B, 3, H, W], RGB of the head camera.
-        wrist: uint8 [B, 2, 3, H, W], RGB of the left and the right wrist camera.
+        wrist: uint8 [B, V, 3, H, W], RGB of the V wrist cameras: left and right, the only one, or none.
         proprio: float32 [B, P].
         instructions: B sentences.
     """
@@ -70,7 +70,7 @@ class Observation:
 
         Args:
             head: uint8 [B, 3, H, W].
-            wrist: uint8 [B, 2, 3, H, W].
+            wrist: uint8 [B, V, 3, H, W].
             proprio: float32 [B, P].
             instructions: B sentences.
 
@@ -82,6 +82,27 @@ class Observation:
     def __len__(self) -> int:
         """How many decisions: B."""
         return len(self.head)
+
+    def cameras(self, images: int) -> list[Tensor]:
+        """The pictures that a policy looks at.
+
+        Args:
+            images: how many a decision: 1 the head's, 2 and the first wrist's, 3 and the second's.
+
+        Returns:
+            uint8 [B, 1, 3, H, W] of the head, and [B, images - 1, 3, H', W'] of the wrists.
+
+        Raises:
+            PolicyInputError: there are fewer cameras.
+        """
+        there = 1 + self.wrist.shape[1]
+        if images > there:
+            wrists = f"{there - 1 or 'none'} at a wrist"
+            raise PolicyInputError(
+                f"the policy looks at {images} images, the simulator has {there} camera{'s' * (there > 1)}, {wrists}: "
+                f"set policy.options.images={there}, or start from another policy.checkpoint"
+            )
+        return [self.head[:, None], self.wrist[:, : images - 1]]
 
     def __getitem__(self, rows: slice | Tensor | np.ndarray | Sequence[int]) -> Observation:
         """Some of the rows, in the order asked for.

@@ -4,7 +4,7 @@ A simulator lives in a worker process under its own interpreter (`simulator.pyth
 the simulator itself, nothing else of Baton, and is written for Python 3.10. One worker may host one world or a
 thousand: every array below has a leading world axis N, and a world is named by its slot in `range(num_envs)`.
 
-Shapes: N worlds, K actions a chunk, A action numbers, P proprioception numbers, H x W camera pixels.
+Shapes: N worlds, K actions a chunk, A action numbers, P proprioception numbers, V wrist cameras, H x W camera pixels.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Observation:
 
     Attributes:
         head: uint8 [N, 3, H, W], RGB of the head camera.
-        wrist: uint8 [N, 2, 3, H, W], RGB of the left and the right wrist camera.
+        wrist: uint8 [N, V, 3, H, W], RGB of the wrist cameras: left and right, the only one, or none (V = 0).
         proprio: float32 [N, P].
     """
 
@@ -74,6 +74,8 @@ class ChunkResult:
         frames: one list a world of uint8 [448, 672, 3] RGB frames, one an executed step; empty unless the world is
             filmed.
         scores: float32 [N], how much of its task a world has done, from 0 to 1; None: not measured here.
+        broken: bool [N], the physics of a world broke down: it is back before that step, and its episode truncated;
+            None: not looked for here.
     """
 
     rewards: np.ndarray
@@ -83,6 +85,7 @@ class ChunkResult:
     truncated: np.ndarray
     frames: list[list[np.ndarray]]
     scores: np.ndarray | None = None
+    broken: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +103,7 @@ class SimulatorSpec:
         max_episode_steps: step limit of an episode.
         deterministic: the same episode and actions give the same numbers in any process.
         one_clock: time passes for all worlds of a process whenever it does for one, so none may wait for another.
+        wrist_cameras: V, from 0 to 2.
     """
 
     name: str
@@ -112,6 +116,7 @@ class SimulatorSpec:
     max_episode_steps: int
     deterministic: bool
     one_clock: bool = False
+    wrist_cameras: int = 2
 
 
 class Simulator(abc.ABC):

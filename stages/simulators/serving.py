@@ -19,6 +19,7 @@ from stages.simulators.interface import ChunkResult, Observation, Simulator, Sim
 from stages.simulators.replay import Start
 
 TRACEBACK_CHARACTERS = 8_000  # an answer must fit into one write to the socket
+ENVIRONMENTS = Path(__file__).resolve().parents[2] / "configs" / "envs"  # of simulators that have one of their own
 
 Arrays = dict[str, np.ndarray]
 
@@ -54,8 +55,10 @@ def _build(channel: Channel) -> Simulator | None:
         channel.send("refused", {"message": str(error)})
         return None
     except ModuleNotFoundError as error:
-        lacks = f"simulator.python: {sys.executable} lacks what simulator {order['name']} needs ({error})"
-        channel.send("refused", {"message": f"{lacks}; install it there, or name another interpreter"})
+        name = order["name"]
+        lacks = f"simulator.python: {sys.executable} lacks what simulator {name} needs ({error})"
+        get = f"run `baton env create {name}`" if (ENVIRONMENTS / name).is_dir() else "install it there"
+        channel.send("refused", {"message": f"{lacks}; {get}, or name another interpreter"})
         return None
     except Exception as error:  # whatever a simulator raises, its stage has to hear of it
         _report_failure(channel, error)
@@ -153,11 +156,8 @@ def _looks_of_some(simulator: Simulator, slots: Sequence[int], seen: np.ndarray)
     rows = np.flatnonzero(seen).tolist()
     if len(rows) == len(slots):
         return _looks(simulator, slots)
-    (height, width), proprio = simulator.spec.image_size, simulator.spec.proprio_dim
     arrays: Arrays = {
-        "head": np.zeros((len(slots), 3, height, width), np.uint8),
-        "wrist": np.zeros((len(slots), 2, 3, height, width), np.uint8),
-        "proprio": np.zeros((len(slots), proprio), np.float32),
+        name: np.zeros((len(slots), *shape), dtype) for name, (dtype, shape) in _looks_of_one(simulator).items()
     }
     if rows:
         for name, array in _looks(simulator, [slots[row] for row in rows]).items():
@@ -167,11 +167,20 @@ def _looks_of_some(simulator: Simulator, slots: Sequence[int], seen: np.ndarray)
 
 def _looks(simulator: Simulator, slots: Sequence[int]) -> Arrays:
     observation: Observation = simulator.observe(slots)
-    (height, width), proprio, count = simulator.spec.image_size, simulator.spec.proprio_dim, len(slots)
     return {
-        "head": _checked("head", observation.head, np.uint8, (count, 3, height, width)),
-        "wrist": _checked("wrist", observation.wrist, np.uint8, (count, 2, 3, height, width)),
-        "proprio": _checked("proprio", observation.proprio, np.float32, (count, proprio)),
+        name: _checked(name, getattr(observation, name), dtype, (len(slots), *shape))
+        for name, (dtype, shape) in _looks_of_one(simulator).items()
+    }
+
+
+def _looks_of_one(simulator: Simulator) -> dict[str, tuple[type, tuple[int, ...]]]:
+    """Types and shapes of what one world of a simulator looks like."""
+    spec = simulator.spec
+    image = (3, *spec.image_size)
+    return {
+        "head": (np.uint8, image),
+        "wrist": (np.uint8, (spec.wrist_cameras, *image)),
+        "proprio": (np.float32, (spec.proprio_dim,)),
     }
 
 
@@ -191,6 +200,8 @@ def _result_arrays(result: ChunkResult, chunk: tuple[int, int]) -> Arrays:
     }
     if result.scores is not None:
         arrays["scores"] = _checked("scores", result.scores, np.float32, count)
+    if result.broken is not None:
+        arrays["broken"] = _checked("broken", result.broken, np.bool_, count)
     for row, frames in enumerate(result.frames):
         if frames:
             arrays[f"frames/{row}"] = np.stack(frames)

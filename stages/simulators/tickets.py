@@ -102,7 +102,10 @@ def stepped(ticket: Ticket[Any]) -> Stepped:
     names = ("rewards", "executed", "success", "terminated", "truncated")
     return Stepped(
         result=ChunkResult(
-            **{name: ticket.arrays[name] for name in names}, frames=ticket.frames, scores=ticket.arrays.get("scores")
+            **{name: ticket.arrays[name] for name in names},
+            frames=ticket.frames,
+            scores=ticket.arrays.get("scores"),
+            broken=ticket.arrays.get("broken"),
         ),
         observation=observation(ticket),
         restarted=ticket.arrays["restarted"],

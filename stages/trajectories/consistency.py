@@ -36,6 +36,10 @@ def check_record(record: EpisodeRecord, spec: ShardSpec) -> None:
         if getattr(record, field) is not None and field not in layouts:
             raise InconsistentEpisode(f"{field}: a shard of kind {spec.kind!r} has none; leave it out of the episode")
     arrays = {}
+    if spec.wrist_cameras == 0 and record.wrist.size:
+        raise InconsistentEpisode(
+            f"observations/wrist: the shard is of a robot without wrist cameras, got {list(record.wrist.shape)}"
+        )
     for field, layout in layouts.items():
         array = getattr(record, field)
         expected = (len(record), *layout.shape)

@@ -63,7 +63,7 @@ def read(path: Path) -> Trajectories:
         tasks=attributes.tasks,
         instructions=attributes.instructions,
         episodes=Episodes(**columns),
-        stored_images=(ShardImages(path, stored["head"], stored["wrist"]),),
+        stored_images=(ShardImages(path, stored["head"], stored.get("wrist")),),
         **{field: arrays[field] for field in layouts if field not in IMAGES},
     )
 

@@ -4,7 +4,8 @@ A shard is a zarr v3 group of whole episodes, flat over the decisions of all of 
 every name, type and shape from `ShardSpec.decision_arrays` and `EPISODE_ARRAYS`.
 
 Shapes: D decisions, E episodes, T decisions of one episode, K actions a chunk, A action numbers, P proprioception
-numbers, H x W camera pixels, N denoising steps of a flow policy over a horizon of H' >= K actions of A' >= A numbers.
+numbers, V wrist cameras, H x W camera pixels, N denoising steps of a flow policy over a horizon of H' >= K actions of
+A' >= A numbers.
 """
 
 from __future__ import annotations
@@ -87,6 +88,7 @@ class ShardSpec:
         chain_shape: (N + 1, H', A') of a flow policy that draws at all of its N steps, (2, H', A') of one that draws
             at one; None for the others.
         entropies: whether the entropy of every token is stored, to mask by it.
+        wrist_cameras: V, from 0 to 2; a shard that does not say has 2.
     """
 
     kind: Kind
@@ -96,6 +98,7 @@ class ShardSpec:
     action_dim: int
     chain_shape: tuple[int, int, int] | None = None
     entropies: bool = False
+    wrist_cameras: int = 2
 
     def __post_init__(self) -> None:
         """Refuse sizes that do not belong together."""
@@ -108,6 +111,8 @@ class ShardSpec:
         sizes = (*self.image_size, self.proprio_dim, self.chunk, self.action_dim, *(self.chain_shape or ()))
         if min(sizes) < 1:
             raise ValueError(f"sizes must be at least 1: {self}")
+        if not 0 <= self.wrist_cameras <= 2:
+            raise ValueError(f"wrist_cameras is {self.wrist_cameras}: it must be 0, 1 or 2")
         if self.chain_shape is not None and (
             self.chain_shape[0] < 2 or self.chain_shape[1] < self.chunk or self.chain_shape[2] < self.action_dim
         ):
@@ -116,16 +121,28 @@ class ShardSpec:
                 f"action_dim={self.action_dim} or more)"
             )
 
+    def image_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of a decision's images.
+
+        Returns:
+            Each of `IMAGES` -> its shape; without wrist cameras `wrist` has no element.
+        """
+        image = (3, *self.image_size)
+        return {"head": image, "wrist": (self.wrist_cameras, *image)}
+
     def decision_arrays(self) -> dict[str, ArrayLayout]:
         """The arrays with one row a decision.
 
         Returns:
-            Field of `EpisodeRecord` and of `Trajectories` -> how it is stored.
+            Field of `EpisodeRecord` and of `Trajectories` -> how it is stored; images that have no element are not.
         """
-        image, step, number = (3, *self.image_size), (self.chunk,), (self.chunk, self.action_dim)
+        step, number = (self.chunk,), (self.chunk, self.action_dim)
         arrays = {
-            "head": ArrayLayout("observations/head", "uint8", image, streamed=True),
-            "wrist": ArrayLayout("observations/wrist", "uint8", (2, *image), streamed=True),
+            **{
+                field: ArrayLayout(f"observations/{field}", "uint8", shape, streamed=True)
+                for field, shape in self.image_shapes().items()
+                if math.prod(shape)
+            },
             "proprio": ArrayLayout("observations/proprio", "float32", (self.proprio_dim,)),
             "actions": ArrayLayout("actions/executed", "float32", number),
             "rewards": ArrayLayout("rewards", "float32", step),
@@ -217,7 +234,7 @@ class EpisodeRecord:
         truncated: a limit cut it off.
         bootstrap_value: value of the observation after the last step; 0 without a critic.
         head: uint8 [T, 3, H, W].
-        wrist: uint8 [T, 2, 3, H, W], left and right.
+        wrist: uint8 [T, V, 3, H, W], left and right where there are two.
         proprio: float32 [T, P].
         actions: float32 [T, K, A], what the simulator was given.
         rewards: float32 [T, K], zero where not executed.

@@ -1,6 +1,7 @@
 """Whole episodes in memory, their images on disk until asked for; several shards as one.
 
-Shapes: D decisions, E episodes, K actions a chunk, A action numbers, P proprioception numbers, H x W camera pixels.
+Shapes: D decisions, E episodes, K actions a chunk, A action numbers, P proprioception numbers, V wrist cameras, H x W
+camera pixels.
 """
 
 from __future__ import annotations
@@ -71,19 +72,19 @@ class ShardImages:
     Attributes:
         path: of the shard.
         head: uint8 [D, 3, H, W].
-        wrist: uint8 [D, 2, 3, H, W].
+        wrist: uint8 [D, V, 3, H, W]; None where V is 0.
     """
 
     path: Path
     head: zarr.Array[Any]
-    wrist: zarr.Array[Any]
+    wrist: zarr.Array[Any] | None
 
     def __len__(self) -> int:
         """How many decisions: D."""
         return int(self.head.shape[0])
 
     def load(self, field: str, rows: np.ndarray, out: np.ndarray, places: np.ndarray) -> None:
-        """Read images of some decisions.
+        """Read images of some decisions; where there is no such camera, nothing.
 
         Args:
             field: `head` or `wrist`.
@@ -95,6 +96,8 @@ class ShardImages:
             UserError: a file is damaged.
         """
         array = getattr(self, field)
+        if array is None:
+            return
         # A call costs more than a few decisions: near ones are read together, up to the end of a file.
         apart = (np.diff(rows) > NEAR) | (np.diff(rows // DECISIONS_PER_FILE) > 0)
         for near in np.split(np.arange(len(rows)), np.flatnonzero(apart) + 1):
@@ -190,7 +193,7 @@ class Trajectories:
             decisions: int [n], from 0 to D - 1, in any order, repeated or not.
 
         Returns:
-            head uint8 [n, 3, H, W] and wrist uint8 [n, 2, 3, H, W], in the order asked for.
+            head uint8 [n, 3, H, W] and wrist uint8 [n, V, 3, H, W], in the order asked for.
 
         Raises:
             IndexError: there is no such decision.
@@ -208,7 +211,7 @@ class Trajectories:
         """Read all images from disk.
 
         Returns:
-            head uint8 [D, 3, H, W] and wrist uint8 [D, 2, 3, H, W].
+            head uint8 [D, 3, H, W] and wrist uint8 [D, V, 3, H, W].
 
         Raises:
             UserError: a file is damaged.
@@ -217,8 +220,7 @@ class Trajectories:
 
     def _load(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Images of ascending decisions, each asked for once."""
-        layouts = self.spec.decision_arrays()
-        loaded = {field: np.empty((len(rows), *layouts[field].shape), np.uint8) for field in IMAGES}
+        loaded = {field: np.empty((len(rows), *shape), np.uint8) for field, shape in self.spec.image_shapes().items()}
         offset = 0
         for shard in self.stored_images:
             places = np.flatnonzero((rows >= offset) & (rows < offset + len(shard)))

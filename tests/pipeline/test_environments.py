@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -135,8 +136,10 @@ def test_a_step_that_fails_is_told_with_its_words_and_gone_on_from(definitions, 
     assert not (definitions / "done").exists(), "what had been done is not done again"
 
 
-def test_a_killed_build_goes_on(definitions, tmp_path, monkeypatch):
-    kill = f"test -e {tmp_path / 'once'} || {{ touch {tmp_path / 'once'}; kill -9 $PPID; sleep 1; }}"
+def test_a_killed_build_goes_on_once_its_last_step_has_ended(definitions, tmp_path):
+    once, let_go = tmp_path / "once", tmp_path / "let go"
+    wait = f"while ! test -e '{let_go}'; do sleep 0.05; done"
+    kill = f"test -e {once} || {{ touch {once}; kill -9 $PPID; {wait}; }}"
     first = {"name": "tools", "run": f"echo tools >> {definitions / 'done'}"}
     define(definitions, steps=[first, {"name": "dies", "run": kill}], checks=[{"name": "nothing", "run": "true"}])
     code = (
@@ -144,9 +147,19 @@ def test_a_killed_build_goes_on(definitions, tmp_path, monkeypatch):
         f"environments.DEFINITIONS = pathlib.Path({str(definitions.parent)!r}); sys.argv = ['baton', 'env', 'create', "
         "'toysim']; cli.main()"
     )
-    run = [sys.executable, "-c", code]
-    assert subprocess.run(run, capture_output=True).returncode == -signal.SIGKILL
-    assert subprocess.run(run, capture_output=True).returncode == 0
+
+    def create() -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+    assert create().returncode == -signal.SIGKILL
+    refused = create()
+    let_go.touch()
+    told = f"baton: {tmp_path / 'envs/toysim'} is being built by another process: wait for it\n"
+    assert (refused.returncode, refused.stderr) == (2, told)
+    deadline = time.monotonic() + 30
+    while (ended := create()).returncode and time.monotonic() < deadline:
+        assert ended.stderr == told
+    assert ended.returncode == 0
     assert done(definitions) == ["tools"]
 
 

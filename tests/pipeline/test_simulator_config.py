@@ -11,7 +11,7 @@ import pytest
 from pipeline.compose import compose
 from pipeline.config import Config
 from pipeline.errors import UserError
-from pipeline.simulator_config import OWN_DEFAULTS, Simulator
+from pipeline.simulator_config import FIXED, OWN_DEFAULTS, Simulator
 from pipeline.simulator_options import OPTIONS, SWITCH, Choice, Number
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -33,11 +33,11 @@ def test_defaults_are_those_of_the_simulator(tmp_path):
     found = compose(written(tmp_path, recipe)).simulator
     assert rates(found) == (30, 120, 30)
     assert {name: getattr(found, name) for name in OWN_DEFAULTS["omnigibson"]} == OWN_DEFAULTS["omnigibson"]
-    assert rates(compose(written(tmp_path, "simulator: {name: household}\n")).simulator) == (20, 200, 20)
+    assert rates(compose(written(tmp_path, "simulator: {name: household}\n")).simulator) == (20, 200, 10)
     assert rates(compose(written(tmp_path, recipe), ["simulator.action_frequency=15"]).simulator) == (15, 120, 30)
     plain = {"name": "x", "simulator": {"name": "omnigibson"}, "demonstrate": {"imported": "shards"}}
     assert rates(Config.model_validate(plain).simulator) == (30, 120, 30)
-    assert rates(Simulator()) == rates(Simulator(name="fakesim.counting")) == (20, 200, 20)
+    assert rates(Simulator()) == rates(Simulator(name="fakesim.counting")) == (20, 200, 10)
 
 
 @pytest.mark.parametrize(
@@ -50,6 +50,8 @@ def test_defaults_are_those_of_the_simulator(tmp_path):
         ("{name: omnigibson, action_frequency: 15, rendering_frequency: 45, physics_frequency: 90}",
          "action_frequency 15 and rendering_frequency 45: OmniGibson would draw 2 frames a step, not 3, because of "
          "rounding; set rendering_frequency to 15"),
+        ("{name: libero, action_frequency: 10}", "action_frequency 10 is not possible in libero: set it to 20"),
+        ("{name: libero, physics_frequency: 1000}", "physics_frequency 1000 is not possible in libero: set it to 500"),
         ("{physics_frequency: 201}", "physics_frequency 201 is not a multiple of action_frequency 20"),
         ("{rendering_frequency: 40}", "action_frequency 20 is not a multiple of rendering_frequency 40"),
     ],
@@ -181,7 +183,7 @@ def test_a_simulator_without_an_expert_needs_other_demonstrations(tmp_path):
         compose(path)
     assert str(caught.value) == (
         f"{path}: sft.steps=20 needs demonstrations, and omnigibson has no scripted expert: set demonstrate.imported "
-        "to what `baton import-lerobot` writes, or sft.steps=0 and policy.checkpoint"
+        "to what `baton import` writes, or sft.steps=0 and policy.checkpoint"
     )
     assert compose(path, [f"demonstrate.imported={tmp_path}"]).sft.steps == 20
 
@@ -192,6 +194,15 @@ def test_options_of_a_simulator_elsewhere_and_what_may_be_left_out_are_left_alon
     assert compose(path).simulator.options == {"x": 1}
     path.write_text(f"simulator: {{name: omnigibson, options: {{texture_budget: null}}}}\n{rest}")
     assert compose(path).simulator.options == {"texture_budget": None}
+
+
+def test_the_fixed_rates_are_those_of_the_simulators():
+    from stages.simulators.libero import options
+
+    assert FIXED["libero"] == {
+        "action_frequency": options.ACTION_FREQUENCY,
+        "physics_frequency": options.PHYSICS_FREQUENCY,
+    }
 
 
 @pytest.mark.parametrize("name", list(OPTIONS))

@@ -28,6 +28,7 @@ simulator:
   tasks: [pick_onto_plate]
   image_size: 32
   max_episode_steps: 24
+  rendering_frequency: 20
   options: {object_size: 0.05, plate_radius: 0.09, spread: 0.2, arms: right, renderer: raycast}
 policy: {precision: fp32, chunk: 8}
 demonstrate: {episodes: 4, num_envs: 2, stride: 8, max_episode_steps: 60}

@@ -117,6 +117,16 @@ def test_workers_and_their_timing_change_nothing(workers: int, undisturbed: list
     assert_same(play(30, num_envs=6, workers=workers, groups=2, delay=0.002, reset_delay=0.003), undisturbed)
 
 
+@pytest.mark.parametrize("wrists", [0, 1])
+def test_fewer_wrist_cameras_change_nothing_else(wrists: int, undisturbed: list[Played]) -> None:
+    fewer = play(30, num_envs=6, workers=2, groups=2, wrists=wrists)
+    for each, same in zip(fewer, undisturbed, strict=True):
+        assert each.wrist.shape == (each.decisions, wrists, 3, 8, 8)
+        np.testing.assert_array_equal(each.wrist, same.wrist[:, :wrists])
+        each.wrist = same.wrist
+    assert_same(fewer, undisturbed)
+
+
 def test_workers_that_die_change_nothing_and_the_log_tells_of_them(tmp_path: Path, undisturbed: list[Played]) -> None:
     def disturb(pool: SimulatorPool, turn: int) -> None:
         if turn in (5, 6, 20):

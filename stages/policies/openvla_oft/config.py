@@ -81,7 +81,7 @@ class OpenVLAOFTConfig:
     Attributes:
         image_size: pixels of a camera image's side.
         patch_size: pixels of a patch's side.
-        images: cameras a decision sees: 1 the head's, 2 and the left wrist's, 3 and the right wrist's.
+        images: cameras a decision sees: 1 the head's, 2 and the first wrist's, 3 and the second's.
         resize: how images of another size are made to fit: `refuse` them, or as the original's PIL path does,
             `resize-naive` (stretch), `resize-crop` (the shorter side, then its middle), `letterbox` (pad to a square).
         crop: share of an image's area that is kept, its middle, enlarged again (the original's `center_crop` is 0.9).
@@ -167,7 +167,7 @@ class OpenVLAOFTConfig:
         """Refuse dimensions that do not fit together."""
         whole = self.image_size % self.patch_size == 0
         check(whole, "image_size", self.image_size, f"a multiple of {self.patch_size}")
-        check(self.images in (1, 2, 3), "images", self.images, "1, 2 or 3: head, left wrist, right wrist")
+        check(self.images in (1, 2, 3), "images", self.images, "1, 2 or 3: head, first wrist, second wrist")
         check(0 < self.crop <= 1, "crop", self.crop, "in (0, 1]")
         for place, width, heads in (
             ("dino.width", self.dino.width, self.dino.heads),

@@ -102,7 +102,7 @@ def check(observation: Observation, config: OpenVLAOFTConfig) -> Observation:
         sides = dict.fromkeys(sides, torch.Size([config.image_size] * 2))
     for place, found, expected in (
         ("head", observation.head.shape[1:], (3, *sides["head"])),
-        ("wrist", observation.wrist.shape[1:], (2, 3, *sides["wrist"])),
+        ("wrist", observation.wrist.shape[2:], (3, *sides["wrist"])),
         ("proprio", observation.proprio.shape[1:], (config.proprio_dim or observation.proprio.shape[1],)),
     ):
         if tuple(found) != expected:

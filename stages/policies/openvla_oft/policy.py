@@ -217,7 +217,7 @@ class OpenVLAOFT(Policy):
             Tensors on the policy's device.
         """
         seen = check(observation, self.config)
-        cameras = [seen.head[:, None], seen.wrist[:, : self.config.images - 1]]
+        cameras = seen.cameras(self.config.images)
         fitting = [self.images(camera.flatten(0, 1)).unflatten(0, camera.shape[:2]) for camera in cameras]
         patches = cut(torch.cat(fitting, dim=1).flatten(0, 1), self.config.patch_size)
         prompts = self.prompts.batch(seen.instructions, self.device)

@@ -51,7 +51,7 @@ class Pi0Config:
         version: `pi0` sees proprioception as a token; `pi05` has adaptive norms in the expert and no state token.
         image_size: pixels of a camera image's side; other sizes are resized with padding.
         patch_size: pixels of a patch's side.
-        images: cameras a decision sees: 1 the head's, 2 and the left wrist's, 3 and the right wrist's.
+        images: cameras a decision sees: 1 the head's, 2 and the first wrist's, 3 and the second's.
         vision: the SigLIP tower.
         vlm: the prefix stream, PaliGemma's language model.
         expert: the suffix stream, the action expert.
@@ -140,7 +140,7 @@ class Pi0Config:
         check_choices(self)
         whole = self.image_size % self.patch_size == 0
         check(whole, "image_size", self.image_size, f"a multiple of {self.patch_size}")
-        check(self.images in (1, 2, 3), "images", self.images, "1, 2 or 3: head, left wrist, right wrist")
+        check(self.images in (1, 2, 3), "images", self.images, "1, 2 or 3: head, first wrist, second wrist")
         for place, width, heads in (
             ("vision.width", self.vision.width, self.vision.heads),
             ("heads", self.heads, self.kv_heads),

@@ -19,9 +19,9 @@ def pixels_of(observation: Observation, config: Pi0Config, device: torch.device)
         device: where the pixels go.
 
     Returns:
-        float32 [B, images, 3, side, side] in [-1, 1]: the head's, the left wrist's, the right wrist's.
+        float32 [B, images, 3, side, side] in [-1, 1]: the head's, then the wrists'.
     """
-    cameras = [observation.head[:, None], observation.wrist[:, : config.images - 1]]
+    cameras = observation.cameras(config.images)
     fitting = [
         resize_with_pad(scaled(camera.flatten(0, 1).to(device)), config.image_size).unflatten(0, camera.shape[:2])
         for camera in cameras
@@ -71,7 +71,7 @@ def check(observation: Observation, config: Pi0Config) -> Observation:
     numbers = config.proprio_dim or observation.proprio.shape[1]
     for place, found, expected in (
         ("head", observation.head.shape[1:-2], (3,)),
-        ("wrist", observation.wrist.shape[1:-2], (2, 3)),
+        ("wrist", observation.wrist.shape[2:-2], (3,)),
         ("proprio", observation.proprio.shape[1:], (numbers,)),
     ):
         if tuple(found) != expected:

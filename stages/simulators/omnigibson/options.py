@@ -16,7 +16,7 @@ from stages.simulators.omnigibson.robot import ACTION_DIM, EE_DELTA, JOINT, POSI
 
 NO_EXPERT = (
     "omnigibson: there is no scripted expert to demonstrate with; bring demonstrations in with "
-    "`baton import-lerobot PATH`, or start from a trained policy with sft.steps=0 and policy.checkpoint"
+    "`baton import PATH`, or start from a trained policy with sft.steps=0 and policy.checkpoint"
 )
 
 

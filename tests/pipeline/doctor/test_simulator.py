@@ -131,10 +131,20 @@ def test_a_job_is_asked_for_where_slurm_starts_stages(make, monkeypatch, stand_i
     assert "export FROM_SETUP=1" in asked
 
 
+def test_a_simulator_without_a_guide_is_built_again(make, stand_in):
+    stand_in("exit 1")
+    chosen = ("simulator={name: maniskill, python: stand-in}", "slurm.launcher=local")
+    (check,) = simulator.examine(make(*chosen, gpus=False), "maniskill", 0.0, print)
+    assert check.found == "its probe did not answer: exit code 1"
+    assert check.remedy == "baton env create maniskill"
+
+
 def test_simulators_without_a_probe_and_configs_of_others(make, doctor):
     with pytest.raises(UserError) as refused:
         list(simulator.examine(make(gpus=False), "household", 0.0, print))
-    assert str(refused.value) == ("--simulator household: it has no probe of its own; simulators with one: omnigibson")
+    assert str(refused.value) == (
+        "--simulator household: it has no probe of its own; simulators with one: libero, maniskill, omnigibson"
+    )
     with pytest.raises(UserError) as refused:
         list(simulator.examine(make(gpus=False), "omnigibson", 0.0, print))
     assert str(refused.value) == (
@@ -150,7 +160,7 @@ def test_the_usual_doctor_looks_for_imported_demonstrations_and_the_environment(
     assert (check.verdict, check.found, check.remedy) == (
         "fail",
         f"demonstrate.imported={shards} holds no imported demonstrations",
-        "`baton import-lerobot` with this config fills it",
+        "`baton import` with this config fills it",
     )
     for shard in range(2):
         (shards / imported_unit(shard).marker).mkdir(parents=True)

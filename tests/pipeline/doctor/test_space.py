@@ -62,7 +62,7 @@ def test_what_keep_frees_is_not_needed(make):
 
     everything = bytes_of()
     tidy = bytes_of("keep.rollouts=1", "keep.policies=1", "keep.optimizer_states=1")
-    weights = space.PARAMETERS["tiny"]
+    weights = space.parameters(make(gpus=False))
     assert tidy["rollouts"] == everything["rollouts"] * 2 // 10
     assert everything["policies"] == 11 * weights * 4
     assert tidy["policies"] == 4 * weights * 4  # warm start, last, newest, the one being written
@@ -70,11 +70,25 @@ def test_what_keep_frees_is_not_needed(make):
     assert tidy["optimizer states"] == 2 * weights * 12
 
 
-def test_images_of_three_cameras(make):
-    config = make("simulator.max_episode_steps=81", "epochs=1", gpus=False)
+@pytest.mark.parametrize(
+    ("robot", "cameras", "actions"),
+    [
+        ([], 3, 14),
+        (["simulator.name=lab.worlds"], 3, 14),
+        (
+            [
+                *("simulator.name=libero", "simulator.physics_frequency=500", "policy.action_dim=7"),
+                *("simulator.tasks=[pick_up_the_milk_and_place_it_in_the_basket]", "simulator.options={}"),
+            ],
+            *(2, 7),
+        ),
+    ],
+)
+def test_images_of_the_robots_cameras(make, robot, cameras, actions):
+    config = make("simulator.max_episode_steps=81", "epochs=1", *robot, gpus=False)
     (rollouts,) = [need for need in space.needs(config) if need.what == "rollouts"]
     decisions = 4 * 11
-    assert rollouts.most == decisions * (3 * 3 * 64 * 64 + 10 * 8 * 14)
+    assert rollouts.most == decisions * (cameras * 3 * 64 * 64 + 10 * 8 * actions)
 
 
 def test_without_a_step_limit_a_long_one_is_assumed(make):
@@ -99,26 +113,6 @@ def test_parameters_of_a_checkpoint_come_from_its_headers(make, tmp_path):
         text = json.dumps(header).encode()
         (folder / f"model-{name}.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + bytes(length))
     assert space.parameters(make(f"policy.checkpoint={folder}", gpus=False)) == 22
-
-
-def test_parameters_of_the_presets():
-    torch = pytest.importorskip("torch")
-    from stages.policies.openvla_oft import heads, language, projectors, vision
-    from stages.policies.openvla_oft.config import OpenVLAOFTConfig
-
-    for preset, images in (("tiny", 64), ("7b", 224)):
-        config = OpenVLAOFTConfig.from_options({"preset": preset, "proprio_dim": 16, "image_size": images})
-        with torch.device("meta"):
-            parts = [
-                vision.VisionBackbone(config),
-                projectors.Projector(config),
-                projectors.ProprioProjector(config),
-                language.LanguageModel(config),
-                heads.ValueHead(config),
-                *([heads.TokenHead(config)] if config.dims_per_position > 1 else []),
-            ]
-        whole = sum(parameter.numel() for part in parts for parameter in part.parameters())
-        assert 0.9 * space.PARAMETERS[preset] < whole <= space.PARAMETERS[preset]
 
 
 def test_quota():

@@ -23,7 +23,8 @@ def random_array(rng: np.random.Generator, dtype: str, shape: tuple[int, ...]) -
 def random_episode(spec: ShardSpec, length: int, number: int, **changes: Any) -> EpisodeRecord:
     """A valid episode of `length` decisions from `number`; `changes` replace its fields or are applied to them."""
     rng = np.random.default_rng(number)
-    arrays = {
+    nothing = {field: np.empty((length, *shape), np.uint8) for field, shape in spec.image_shapes().items()}
+    arrays = nothing | {
         field: random_array(rng, layout.dtype, (length, *layout.shape))
         for field, layout in spec.decision_arrays().items()
     }

@@ -45,6 +45,20 @@ def put(value, *index):
     return change
 
 
+def test_a_robot_without_wrist_cameras_has_no_pictures_of_them(attributes, make_episode, tmp_path):
+    two = ShardSpec("tokens", image_size=(6, 8), proprio_dim=4, chunk=3, action_dim=5)
+    none = dataclasses.replace(two, wrist_cameras=0)
+    with ShardWriter(tmp_path / "s", none, attributes) as writer:
+        writer.append(make_episode(none, 2, 1))
+        with pytest.raises(InconsistentEpisode) as refused:
+            writer.append(make_episode(two, 2, 1))
+    assert str(refused.value) == (
+        "observations/wrist: the shard is of a robot without wrist cameras, got [2, 2, 3, 6, 8]"
+    )
+    with pytest.raises(ValueError, match=r"^wrist_cameras is 3: it must be 0, 1 or 2$"):
+        dataclasses.replace(two, wrist_cameras=3)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

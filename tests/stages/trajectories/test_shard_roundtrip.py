@@ -1,6 +1,7 @@
 """What goes into a shard comes out of it, in few files, and the same bytes each time."""
 
 import dataclasses
+import json
 import math
 import tracemalloc
 from pathlib import Path
@@ -30,6 +31,7 @@ def specs(draw: st.DrawFn) -> ShardSpec:
         action_dim=action_dim,
         chain_shape=chain_shape if kind == "chain" else None,
         entropies=kind != "demonstration" and draw(st.booleans()),
+        wrist_cameras=draw(st.integers(0, 2)),
     )
 
 
@@ -52,6 +54,9 @@ def test_everything_comes_back(spec, lengths, seed, attributes, make_episode, tm
     assert got.spec == spec
     assert got.sources == (attributes,)
     head, wrist = got.load_images()
+    assert wrist.shape == (len(head), spec.wrist_cameras, *head.shape[1:])
+    last = got.images([len(head) - 1])
+    assert (last[0].tobytes(), last[1].tobytes()) == (head[-1].tobytes(), wrist[-1].tobytes())
     for field, layout in spec.decision_arrays().items():
         expected = np.concatenate([getattr(episode, field) for episode in episodes])
         stored = {"head": head, "wrist": wrist}.get(field)
@@ -66,6 +71,15 @@ def test_everything_comes_back(spec, lengths, seed, attributes, make_episode, tm
     assert got.episodes.start.tolist() == [sum(lengths[:i]) for i in range(len(lengths))]
     np.testing.assert_allclose(got.episodes.bootstrap_value, [e.bootstrap_value for e in episodes], rtol=1e-6)
     np.testing.assert_allclose(got.episodes.total_reward, [e.rewards.sum() for e in episodes], rtol=1e-4, atol=1e-4)
+
+
+def test_a_shard_that_does_not_say_has_two_wrist_cameras(spec, attributes, make_episode, tmp_path):
+    written = write(tmp_path / "s", spec, attributes, [make_episode(spec, 3, 1)])
+    about = tmp_path / "s" / "zarr.json"
+    stored = json.loads(about.read_text())
+    assert stored["attributes"]["layout"].pop("wrist_cameras") == 2
+    about.write_text(json.dumps(stored))
+    assert read(tmp_path / "s").spec == written.spec == spec
 
 
 @settings(max_examples=30, deadline=None)

@@ -37,7 +37,8 @@ class World:
 
 class Counting(Simulator):
     def __init__(self, num_envs: int, options: Mapping[str, Any]) -> None:
-        unknown = set(options) - {"trouble", "at", "at_reset", "marker", "delay", "reset_delay", "close_delay", "image"}
+        known = {"trouble", "at", "at_reset", "marker", "delay", "reset_delay", "close_delay", "image", "wrists"}
+        unknown = set(options) - known
         if unknown:
             raise SimulatorConfigError(f"simulator.{unknown.pop()}: the counting simulator has no such option")
         self.num_envs = num_envs
@@ -47,7 +48,10 @@ class Counting(Simulator):
         self.reset_delay = options.get("reset_delay", 0.0)
         image = options.get("image", 8)
         tasks = (Task("count", "count the steps"),)
-        self.spec = SimulatorSpec("counting", "1", "none", tasks, ACTIONS, PROPRIO, (image, image), LIMIT, True)
+        self.spec = SimulatorSpec(
+            *("counting", "1", "none", tasks, ACTIONS, PROPRIO, (image, image), LIMIT, True),
+            wrist_cameras=options.get("wrists", 2),
+        )
         self.worlds: list[World | None] = [None] * num_envs
         self.calls = 0
         if self.trouble == "no start":
@@ -71,7 +75,8 @@ class Counting(Simulator):
         pixels = (states[:, 0] * 1e6).astype(np.int64).astype(np.uint8)
         (height, width), count = self.spec.image_size, len(slots)
         head = np.broadcast_to(pixels[:, None, None, None], (count, 3, height, width)).copy()
-        wrist = np.broadcast_to(pixels[:, None, None, None, None] + np.uint8(1), (count, 2, 3, height, width)).copy()
+        wrists = (count, self.spec.wrist_cameras, 3, height, width)
+        wrist = np.broadcast_to(pixels[:, None, None, None, None] + np.uint8(1), wrists).copy()
         return Observation(head, wrist, states.astype(np.float32))
 
     def step_chunk(self, slots: Sequence[int], actions: np.ndarray) -> ChunkResult:

@@ -33,7 +33,7 @@ VALID = ", ".join(field.name for field in dataclasses.fields(Options))
         ({"proprio_keys": "everything"},
          f"proprio_keys is 'everything'; it must be one of {', '.join(PRESETS)} or a list of keys"),
         ({"expert_perturbation": 0.0},
-         "there is no scripted expert to demonstrate with; bring demonstrations in with `baton import-lerobot PATH`, "
+         "there is no scripted expert to demonstrate with; bring demonstrations in with `baton import PATH`, "
          "or start from a trained policy with sft.steps=0 and policy.checkpoint"),
     ],
 )  # fmt: skip

@@ -98,8 +98,8 @@ def test_what_the_user_has_to_put_right_is_one_line(worker, tmp_path, machine):
     with pytest.raises(SimulatorConfigError) as caught:
         open_pool(tmp_path)
     assert str(caught.value).endswith(
-        " lacks what simulator omnigibson needs (No module named 'omnigibson'); install it there, or name another "
-        "interpreter"
+        " lacks what simulator omnigibson needs (No module named 'omnigibson'); run `baton env create omnigibson`, or "
+        "name another interpreter"
     )
 
 

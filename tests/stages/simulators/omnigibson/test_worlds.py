@@ -207,7 +207,7 @@ def test_what_it_cannot_do_is_said(make):
         simulator.expert_chunk([0], 8)
     assert str(caught.value) == (
         "omnigibson: there is no scripted expert to demonstrate with; bring demonstrations in with "
-        "`baton import-lerobot PATH`, or start from a trained policy with sft.steps=0 and policy.checkpoint"
+        "`baton import PATH`, or start from a trained policy with sft.steps=0 and policy.checkpoint"
     )
     with pytest.raises(NotImplementedError, match="cannot be put back exactly"):
         simulator.save_state(0)
