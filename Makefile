@@ -24,8 +24,8 @@ quickstart: $(READY)
 	$(VENV)/bin/baton run configs/quickstart.yaml $(ARGS)
 
 test: $(READY) lint
-	# Two at a time: half of the tests wait for clusters, jobs and processes most of their time.
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	# Two at a time: half of the tests wait for clusters, jobs and processes most of their time. Threads that wait do not spin.
+	OMP_WAIT_POLICY=passive $(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(READY)
 	$(VENV)/bin/ruff format --check .
