@@ -56,7 +56,7 @@ class Counting(Simulator):
         self.calls = 0
         if self.trouble == "no start":
             raise RuntimeError("no graphics card")
-        print("counting is up", flush=True)
+        print("counting is up\n", end="", flush=True)  # in one write: several workers share a pipe
 
     def reset(self, slots: Sequence[int], episodes: Sequence[Episode], film: Sequence[bool]) -> None:
         time.sleep(self.reset_delay)
