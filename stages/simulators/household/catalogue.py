@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import json
 from collections.abc import Iterable
 from pathlib import Path
 
 from stages.simulators.interface import SimulatorConfigError
+from stages.simulators.options import nearest
 
 _FILE = Path(__file__).with_name("tasks.jsonl")
 
@@ -58,8 +58,7 @@ def expand(wanted: Iterable[str]) -> tuple[str, ...]:
         names += suites().get(name, (name,))
         if name not in suites() and name not in entries():
             valid = [*suites(), *entries()]
-            close = difflib.get_close_matches(str(name), valid, n=1)
-            hint = f", did you mean {close[0]!r}?" if close else ""
+            hint = nearest(str(name), valid)
             raise SimulatorConfigError(f"household: tasks has no {name!r}{hint}; valid: {', '.join(valid)}")
     if not names or len(set(names)) < len(names):
         raise SimulatorConfigError(f"household: tasks is {list(wanted)}; name at least one task, each once")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from stages.simulators import options as checks
 from stages.simulators.household import catalogue
 from stages.simulators.interface import SimulatorConfigError
 
@@ -65,8 +65,8 @@ class Options:
         return self.physics_frequency // self.action_frequency
 
 
-# field: (type, least, most); a bound says what the scene and its physics were made for.
-_NUMBERS: dict[str, tuple[type, float, float]] = {
+# A bound says what the scene and its physics were made for.
+_NUMBERS: dict[str, checks.Bounds] = {
     "image_size": (int, 32, 1024),
     "action_frequency": (int, 5, 100),
     "physics_frequency": (int, 100, 2000),
@@ -90,12 +90,7 @@ def parse(options: Mapping[str, Any]) -> Options:
     Raises:
         SimulatorConfigError: a field is unknown or its value is out of range; the message says what is possible.
     """
-    known = [field.name for field in dataclasses.fields(Options)]
-    for name in options:
-        if name not in known:
-            raise SimulatorConfigError(
-                f"household: no option {name!r}{_nearest(name, known)}; valid: {', '.join(known)}"
-            )
+    checks.known("household", options, [field.name for field in dataclasses.fields(Options)])
     values = {name: _checked(name, value) for name, value in options.items()}
     values["tasks"] = catalogue.expand(values.get("tasks", Options.tasks))
     others = [name for name in values["tasks"] if catalogue.entries()[name].suite != PRACTICE]
@@ -105,45 +100,16 @@ def parse(options: Mapping[str, Any]) -> Options:
                 f"household: {name} is {values[name]!r}, but {others[0]} has no such option; it is the practice suite's"
             )
     parsed = Options(**values)
-    _check_multiple(parsed, "physics_frequency", "action_frequency")
-    _check_multiple(parsed, "action_frequency", "rendering_frequency")
+    checks.multiple("household", parsed, "physics_frequency", "action_frequency")
+    checks.multiple("household", parsed, "action_frequency", "rendering_frequency")
     return parsed
 
 
 def _checked(name: str, value: Any) -> Any:
     if name == "tasks":
-        return _tasks(value)
+        return checks.tasks("household", value)
     if name == "max_episode_steps" and value is None:
         return None
     if name in _CHOICES:
-        return _choice(name, value, _CHOICES[name])
-    kind, least, most = _NUMBERS[name]
-    accepted = (int,) if kind is int else (int, float)
-    if isinstance(value, bool) or not isinstance(value, accepted) or not least <= value <= most:
-        noun = "an integer" if kind is int else "a number"
-        raise SimulatorConfigError(f"household: {name} is {value!r}; it must be {noun} from {least:g} to {most:g}")
-    return kind(value)
-
-
-def _tasks(value: Any) -> tuple[str, ...]:
-    if isinstance(value, str) or not isinstance(value, Iterable):
-        raise SimulatorConfigError(f"household: tasks is {value!r}; it must be a list of names of tasks or suites")
-    return tuple(value)
-
-
-def _choice(field: str, value: Any, valid: tuple[str, ...]) -> str:
-    if value not in valid:
-        hint = _nearest(str(value), valid)
-        raise SimulatorConfigError(f"household: {field} has no {value!r}{hint}; valid: {', '.join(valid)}")
-    return str(value)
-
-
-def _nearest(name: str, valid: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(valid), n=1)
-    return f", did you mean {close[0]!r}?" if close else ""
-
-
-def _check_multiple(options: Options, larger: str, smaller: str) -> None:
-    a, b = getattr(options, larger), getattr(options, smaller)
-    if a % b:
-        raise SimulatorConfigError(f"household: {larger} {a} is not a multiple of {smaller} {b}; choose one that is")
+        return checks.choice("household", name, value, _CHOICES[name])
+    return checks.number("household", name, value, _NUMBERS[name])

@@ -3,32 +3,16 @@
 from __future__ import annotations
 
 import abc
-import ctypes
 import importlib
 import os
-import subprocess
-import sys
 
 import mujoco
 import numpy as np
 
+from stages.simulators import opengl
 from stages.simulators.household.scene import CAMERAS
 from stages.simulators.interface import SimulatorConfigError
 
-_LIBRARIES = {"egl": ("libEGL.so.1", "libOpenGL.so.0"), "osmesa": ("libOSMesa.so.8",)}
-_REMEDIES = {
-    "egl": "apt-get install --no-install-recommends libegl1 libgl1-mesa-dri libopengl0",
-    "osmesa": "apt-get install --no-install-recommends libosmesa6",
-}
-_PROBE = """
-import importlib, mujoco
-context = importlib.import_module("mujoco." + "{name}").GLContext(64, 64)
-context.make_current()
-model = mujoco.MjModel.from_xml_string("<mujoco><worldbody><geom size='1'/></worldbody></mujoco>")
-mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100).free()
-context.free()
-"""
-_PROBE_SECONDS = 60
 _opened_by: int | None = None  # the process that OpenGL was first started in
 
 
@@ -75,49 +59,21 @@ def choose(wanted: str) -> str:
     if wanted == "raycast":
         return wanted
     if wanted != "auto":
-        problem = _problem(wanted)
+        problem = opengl.problem(wanted)
         if problem:
             raise SimulatorConfigError(
-                f"household: renderer {wanted} cannot start here ({problem}); {_REMEDIES[wanted]}, or renderer: raycast"
+                f"household: renderer {wanted} cannot start here ({problem}); {opengl.REMEDIES[wanted]}, "
+                "or renderer: raycast"
             )
         return wanted
     asked = os.environ.get("MUJOCO_GL", "").strip().lower()
-    candidates = (asked,) if asked in _LIBRARIES else () if asked else ("egl", "osmesa")
-    return next((name for name in candidates if not _problem(name)), "raycast")
+    candidates = (asked,) if asked in opengl.LIBRARIES else () if asked else ("egl", "osmesa")
+    return next((name for name in candidates if not opengl.problem(name)), "raycast")
 
 
 def build(name: str, model: mujoco.MjModel) -> Renderer:
     """Start the renderer that `choose` settled on, for `model` and for what differs from it in its bodies only."""
     return RayCaster(model) if name == "raycast" else OpenGL(name, model)
-
-
-def _problem(name: str) -> str:
-    """Why an OpenGL backend cannot start here, empty if it can."""
-    for library in _LIBRARIES[name]:
-        try:
-            ctypes.CDLL(library)
-        except OSError:
-            return f"{library} is missing"
-    loaded = os.environ.get("PYOPENGL_PLATFORM", name)
-    if loaded != name:
-        return f"PYOPENGL_PLATFORM is {loaded}"
-    # A broken driver can end the process that tries it, so another one tries.
-    environment = {**os.environ, "MUJOCO_GL": name}
-    try:
-        tried = subprocess.run(
-            [sys.executable, "-c", _PROBE.format(name=name)],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=_PROBE_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return f"no answer in {_PROBE_SECONDS} s"
-    if tried.returncode:
-        lines = tried.stderr.strip().splitlines()
-        return lines[-1] if lines else f"it ended with status {tried.returncode}"
-    return ""
 
 
 class OpenGL(Renderer):

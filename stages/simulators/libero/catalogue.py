@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import json
 from collections.abc import Iterable
 from pathlib import Path
 
 from stages.simulators.interface import SimulatorConfigError
+from stages.simulators.options import nearest
 
 STEP_LIMITS = {"libero_spatial": 220, "libero_object": 280, "libero_goal": 300, "libero_10": 520, "libero_90": 400}
 """Suite -> steps of an episode, settling not counted: each a little more than the longest demonstration takes."""
@@ -58,8 +58,7 @@ def expand(wanted: Iterable[str]) -> tuple[str, ...]:
     for name in wanted:
         members = [entry.name for entry in entries().values() if entry.suite == name]
         if not members and name not in entries():
-            close = difflib.get_close_matches(str(name), [*STEP_LIMITS, *entries()], n=1)
-            hint = f", did you mean {close[0]!r}?" if close else ";"
+            hint = nearest(str(name), [*STEP_LIMITS, *entries()]) or ";"
             suites = ", ".join(STEP_LIMITS)
             raise SimulatorConfigError(
                 f"libero: tasks has no {name!r}{hint} suites: {suites}; `baton tasks libero` lists all tasks"

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from stages.simulators.interface import SimulatorConfigError
+from stages.simulators import options as checks
 from stages.simulators.libero import catalogue
 
 RENDERERS = ("auto", "egl", "osmesa")
@@ -51,8 +50,7 @@ class Options:
     expert_perturbation: float = 0.0
 
 
-# field: (type, least, most)
-_NUMBERS: dict[str, tuple[type, float, float]] = {
+_NUMBERS: dict[str, checks.Bounds] = {
     "image_size": (int, 32, 1024),
     "action_frequency": (int, ACTION_FREQUENCY, ACTION_FREQUENCY),
     "physics_frequency": (int, PHYSICS_FREQUENCY, PHYSICS_FREQUENCY),
@@ -77,55 +75,21 @@ def parse(options: Mapping[str, Any]) -> Options:
     Raises:
         SimulatorConfigError: a field is unknown or its value is out of range; the message says what is possible.
     """
-    known = [field.name for field in dataclasses.fields(Options)]
-    for name in options:
-        if name not in known:
-            raise SimulatorConfigError(f"libero: no option {name!r}{_nearest(name, known)}; valid: {', '.join(known)}")
+    checks.known("libero", options, [field.name for field in dataclasses.fields(Options)])
     values = {name: _checked(name, value) for name, value in options.items()}
     values["tasks"] = catalogue.expand(values.get("tasks", Options.tasks))
     parsed = Options(**values)
-    if parsed.action_frequency % parsed.rendering_frequency:
-        raise SimulatorConfigError(
-            f"libero: action_frequency {parsed.action_frequency} is not a multiple of rendering_frequency "
-            f"{parsed.rendering_frequency}; choose one that is"
-        )
+    checks.multiple("libero", parsed, "action_frequency", "rendering_frequency")
     return parsed
 
 
 def _checked(name: str, value: Any) -> Any:
     if name == "tasks":
-        return _tasks(value)
+        return checks.tasks("libero", value)
     if value is None and name in _MAY_BE_NONE:
         return None
     if name in _CHOICES:
-        return _choice(name, value)
+        return checks.choice("libero", name, value, _CHOICES[name])
     if name in _SWITCHES:
-        if not isinstance(value, bool):
-            raise SimulatorConfigError(f"libero: {name} is {value!r}; it must be true or false")
-        return value
-    kind, least, most = _NUMBERS[name]
-    accepted = (int,) if kind is int else (int, float)
-    if isinstance(value, bool) or not isinstance(value, accepted) or not least <= value <= most:
-        noun = "an integer" if kind is int else "a number"
-        possible = f"{least:g}" if least == most else f"{noun} from {least:g} to {most:g}"
-        raise SimulatorConfigError(f"libero: {name} is {value!r}; it must be {possible}")
-    return kind(value)
-
-
-def _tasks(value: Any) -> tuple[str, ...]:
-    if isinstance(value, str) or not isinstance(value, Iterable):
-        raise SimulatorConfigError(f"libero: tasks is {value!r}; it must be a list of names of tasks or suites")
-    return tuple(value)
-
-
-def _choice(field: str, value: Any) -> str:
-    valid = _CHOICES[field]
-    if value not in valid:
-        hint = _nearest(str(value), valid)
-        raise SimulatorConfigError(f"libero: {field} has no {value!r}{hint}; valid: {', '.join(valid)}")
-    return str(value)
-
-
-def _nearest(name: str, valid: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(valid), n=1)
-    return f", did you mean {close[0]!r}?" if close else ""
+        return checks.switch("libero", name, value)
+    return checks.number("libero", name, value, _NUMBERS[name])

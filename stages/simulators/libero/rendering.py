@@ -2,37 +2,21 @@
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import importlib
 import os
-import subprocess
-import sys
 from typing import Any
 
 import mujoco
 import numpy as np
 
+from stages.simulators import opengl
 from stages.simulators.interface import SimulatorConfigError
 from stages.simulators.libero import devices
 
 HEAD, WRIST = "agentview", "robot0_eye_in_hand"
 CAMERAS = (HEAD, WRIST)
 _MOST_GEOMS = 1000  # as robosuite has it
-_LIBRARIES = {"egl": ("libEGL.so.1", "libOpenGL.so.0"), "osmesa": ("libOSMesa.so.8",)}
-_REMEDIES = {
-    "egl": "apt-get install --no-install-recommends libegl1 libgl1-mesa-dri libopengl0",
-    "osmesa": "apt-get install --no-install-recommends libosmesa6",
-}
-_PROBE = """
-import importlib, mujoco
-context = importlib.import_module("mujoco." + "{name}").GLContext(64, 64)
-context.make_current()
-model = mujoco.MjModel.from_xml_string("<mujoco><worldbody><geom size='1'/></worldbody></mujoco>")
-mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100).free()
-context.free()
-"""
-_PROBE_SECONDS = 60
 
 
 def choose(wanted: str, egl_device: int | None) -> str:
@@ -49,18 +33,18 @@ def choose(wanted: str, egl_device: int | None) -> str:
         SimulatorConfigError: none can start here, or which device to draw on cannot be told.
     """
     asked = os.environ.get("MUJOCO_GL", "").strip().lower()
-    candidates = (wanted,) if wanted != "auto" else (asked,) if asked in _LIBRARIES else tuple(_LIBRARIES)
+    candidates = (wanted,) if wanted != "auto" else (asked,) if asked in opengl.LIBRARIES else tuple(opengl.LIBRARIES)
     problems = {}
     for name in candidates:
         device = devices.choose(os.environ, egl_device) if name == "egl" else None
-        problem = _problem(name, device)
+        variables = {} if device is None else {devices.MUJOCO: str(device)}
+        problem = opengl.problem(name, variables)
         if not problem:
-            if device is not None:
-                os.environ[devices.MUJOCO] = str(device)
+            os.environ.update(variables)
             return name
         problems[name] = problem
     told = "; ".join(f"{name}: {problem}" for name, problem in problems.items())
-    remedies = " or ".join(_REMEDIES[name] for name in problems)
+    remedies = " or ".join(opengl.REMEDIES[name] for name in problems)
     raise SimulatorConfigError(f"libero: no renderer can start here ({told}); {remedies}")
 
 
@@ -147,34 +131,3 @@ def drawn_with(model: mujoco.MjModel) -> bytes:
     for part in (model.mesh_pathadr, model.tex_pathadr, model.mat_texid):
         digest.update(part.tobytes())
     return digest.digest()
-
-
-def _problem(name: str, device: int | None) -> str:
-    """Why an OpenGL backend cannot start here, empty if it can."""
-    for library in _LIBRARIES[name]:
-        try:
-            ctypes.CDLL(library)
-        except OSError:
-            return f"{library} is missing"
-    loaded = os.environ.get("PYOPENGL_PLATFORM", name)
-    if loaded != name:
-        return f"PYOPENGL_PLATFORM is {loaded}"
-    # A broken driver can end the process that tries it, so another one tries.
-    environment = {**os.environ, "MUJOCO_GL": name}
-    if device is not None:
-        environment[devices.MUJOCO] = str(device)
-    try:
-        tried = subprocess.run(
-            [sys.executable, "-c", _PROBE.format(name=name)],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=_PROBE_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return f"no answer in {_PROBE_SECONDS} s"
-    if tried.returncode:
-        lines = tried.stderr.strip().splitlines()
-        return lines[-1] if lines else f"it ended with status {tried.returncode}"
-    return ""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import json
 from collections.abc import Iterable
 from pathlib import Path
 
 from stages.simulators.interface import SimulatorConfigError
+from stages.simulators.options import nearest
 
 _FILE = Path(__file__).with_name("tasks.jsonl")
 _ARM = "panda_wristcam"  # with a camera at its hand, also where a task of ManiSkill's comes without one
@@ -55,10 +55,9 @@ def expand(wanted: Iterable[str]) -> tuple[str, ...]:
     names: list[str] = []
     for name in wanted:
         if name not in suites and name not in entries():
-            close = difflib.get_close_matches(str(name), [*suites, *entries()], n=1)
-            hint = f", did you mean {close[0]!r}?" if close else ""
-            valid = ", ".join([*suites, *entries()])
-            raise SimulatorConfigError(f"maniskill: tasks has no {name!r}{hint}; valid: {valid}")
+            valid = [*suites, *entries()]
+            hint = nearest(str(name), valid)
+            raise SimulatorConfigError(f"maniskill: tasks has no {name!r}{hint}; valid: {', '.join(valid)}")
         names += suites.get(name, [name])
     if not names or len(set(names)) < len(names):
         raise SimulatorConfigError(f"maniskill: tasks is {list(wanted)}; name at least one task, each once")

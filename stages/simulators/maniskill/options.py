@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from stages.simulators import options as checks
 from stages.simulators.interface import SimulatorConfigError
 from stages.simulators.maniskill import catalogue
 
@@ -47,8 +47,7 @@ class Options:
         return catalogue.entries()[self.tasks[0]].arms
 
 
-# field: (type, least, most)
-_NUMBERS: dict[str, tuple[type, float, float]] = {
+_NUMBERS: dict[str, checks.Bounds] = {
     "image_size": (int, 32, 1024),
     "action_frequency": (int, 5, 100),
     "physics_frequency": (int, 50, 2000),
@@ -68,17 +67,12 @@ def parse(options: Mapping[str, Any]) -> Options:
     Raises:
         SimulatorConfigError: a field is unknown or its value is out of range; the message says what is possible.
     """
-    known = [field.name for field in dataclasses.fields(Options)]
-    for name in options:
-        if name not in known:
-            raise SimulatorConfigError(
-                f"maniskill: no option {name!r}{_nearest(name, known)}; valid: {', '.join(known)}"
-            )
+    checks.known("maniskill", options, [field.name for field in dataclasses.fields(Options)])
     values = {name: _checked(name, value) for name, value in options.items()}
     values["tasks"] = catalogue.expand(values.get("tasks", Options.tasks))
     parsed = Options(**values)
-    _check_multiple(parsed, "physics_frequency", "action_frequency")
-    _check_multiple(parsed, "action_frequency", "rendering_frequency")
+    checks.multiple("maniskill", parsed, "physics_frequency", "action_frequency")
+    checks.multiple("maniskill", parsed, "action_frequency", "rendering_frequency")
     if parsed.backend == CUDA and len(parsed.tasks) > 1:
         raise SimulatorConfigError(
             f"maniskill: backend is {CUDA}, which has all worlds in one task, but tasks has {len(parsed.tasks)}; "
@@ -89,30 +83,9 @@ def parse(options: Mapping[str, Any]) -> Options:
 
 def _checked(name: str, value: Any) -> Any:
     if name == "tasks":
-        if isinstance(value, str) or not isinstance(value, Iterable):
-            raise SimulatorConfigError(f"maniskill: tasks is {value!r}; it must be a list of names of tasks or suites")
-        return tuple(value)
+        return checks.tasks("maniskill", value)
     if name == "max_episode_steps" and value is None:
         return None
     if name in _CHOICES:
-        if value not in _CHOICES[name]:
-            hint = _nearest(str(value), _CHOICES[name])
-            raise SimulatorConfigError(f"maniskill: {name} has no {value!r}{hint}; valid: {', '.join(_CHOICES[name])}")
-        return value
-    kind, least, most = _NUMBERS[name]
-    accepted = (int,) if kind is int else (int, float)
-    if isinstance(value, bool) or not isinstance(value, accepted) or not least <= value <= most:
-        noun = "an integer" if kind is int else "a number"
-        raise SimulatorConfigError(f"maniskill: {name} is {value!r}; it must be {noun} from {least:g} to {most:g}")
-    return kind(value)
-
-
-def _nearest(name: str, valid: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(valid), n=1)
-    return f", did you mean {close[0]!r}?" if close else ""
-
-
-def _check_multiple(options: Options, larger: str, smaller: str) -> None:
-    a, b = getattr(options, larger), getattr(options, smaller)
-    if a % b:
-        raise SimulatorConfigError(f"maniskill: {larger} {a} is not a multiple of {smaller} {b}; choose one that is")
+        return checks.choice("maniskill", name, value, _CHOICES[name])
+    return checks.number("maniskill", name, value, _NUMBERS[name])

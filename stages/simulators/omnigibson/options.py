@@ -6,10 +6,10 @@ OmniGibson itself drops keys that it does not know without a word. So nothing re
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from stages.simulators import options as checks
 from stages.simulators.interface import SimulatorConfigError
 from stages.simulators.omnigibson import frequencies, proprioception
 from stages.simulators.omnigibson.robot import ACTION_DIM, EE_DELTA, JOINT, POSITION_LIMIT, ROTATION_LIMIT
@@ -112,8 +112,7 @@ class Options:
         return ACTION_DIM[self.action_mode]
 
 
-# field: (type, least, most)
-_NUMBERS: dict[str, tuple[type, float, float]] = {
+_NUMBERS: dict[str, checks.Bounds] = {
     "image_size": (int, 32, 1440),
     "action_frequency": (int, 1, 240),
     "physics_frequency": (int, 30, 1000),
@@ -153,10 +152,7 @@ def parse(options: Mapping[str, Any]) -> Options:
     """
     if "expert_perturbation" in options:  # what the expert's stage adds
         raise SimulatorConfigError(NO_EXPERT)
-    for name in options:
-        if name not in _DEFAULTS:
-            valid = ", ".join(_DEFAULTS)
-            raise SimulatorConfigError(f"omnigibson: no option {name!r}{_nearest(name, _DEFAULTS)}; valid: {valid}")
+    checks.known("omnigibson", options, _DEFAULTS)
     values = {name: _checked(name, value) for name, value in options.items()}
     mode = values.get("action_mode", Options.action_mode)
     values["proprio_keys"] = proprioception.keys_of(values.get("proprio_keys"), mode)
@@ -177,35 +173,17 @@ def _checked(name: str, value: Any) -> Any:
     if name in _IDS:
         return _many(name, value, int, "instance numbers from 0")
     if name in _CHOICES:
-        return _choice(name, value)
+        return checks.choice("omnigibson", name, value, _CHOICES[name])
     if name in _TEXTS:
         if not isinstance(value, str) or not value:
             raise SimulatorConfigError(f"omnigibson: {name} is {value!r}; it must be a text")
         return value
     if name in _NUMBERS:
-        return _number(name, value)
-    if not isinstance(value, bool):
-        raise SimulatorConfigError(f"omnigibson: {name} is {value!r}; it must be true or false")
-    return value
+        return checks.number("omnigibson", name, value, _NUMBERS[name])
+    return checks.switch("omnigibson", name, value)
 
 
 _OPTIONAL = ("carb_threads", "tbb_threads", "texture_budget")  # have a default and may be left to Kit
-
-
-def _number(name: str, value: Any) -> Any:
-    kind, least, most = _NUMBERS[name]
-    accepted = (int,) if kind is int else (int, float)
-    if isinstance(value, bool) or not isinstance(value, accepted) or not least <= value <= most:
-        noun = "an integer" if kind is int else "a number"
-        raise SimulatorConfigError(f"omnigibson: {name} is {value!r}; it must be {noun} from {least:g} to {most:g}")
-    return kind(value)
-
-
-def _choice(name: str, value: Any) -> str:
-    if value not in _CHOICES[name]:
-        hint = _nearest(str(value), _CHOICES[name])
-        raise SimulatorConfigError(f"omnigibson: {name} has no {value!r}{hint}; valid: {', '.join(_CHOICES[name])}")
-    return str(value)
 
 
 def _many(name: str, value: Any, kind: type, noun: str) -> tuple[Any, ...]:
@@ -215,8 +193,3 @@ def _many(name: str, value: Any, kind: type, noun: str) -> tuple[Any, ...]:
     if not several or not alike or (kind is int and min(several) < 0):
         raise SimulatorConfigError(f"omnigibson: {name} is {value!r}; it must be a list of {noun}")
     return several
-
-
-def _nearest(name: str, valid: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(valid), n=1)
-    return f", did you mean {close[0]!r}?" if close else ""

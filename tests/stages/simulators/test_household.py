@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 
+from stages.simulators import opengl
 from stages.simulators.household import rendering
 from stages.simulators.interface import Episode, Simulator, SimulatorConfigError, make
 
@@ -210,7 +211,7 @@ def test_what_was_not_asked_for_is_refused():
 
 
 def test_a_renderer_that_cannot_start_is_told_with_its_remedy(monkeypatch):
-    monkeypatch.setitem(rendering._LIBRARIES, "egl", ("libnowhere.so.9",))
+    monkeypatch.setitem(opengl.LIBRARIES, "egl", ("libnowhere.so.9",))
     with pytest.raises(SimulatorConfigError, match="libnowhere.so.9 is missing.*apt-get install .*libegl1"):
         rendering.choose("egl")
 
@@ -220,7 +221,7 @@ def test_auto_heeds_mujoco_gl_and_falls_through_to_the_ray_caster(monkeypatch):
     assert rendering.choose("auto") == "raycast"
     monkeypatch.delenv("MUJOCO_GL")
     for name in ("egl", "osmesa"):
-        monkeypatch.setitem(rendering._LIBRARIES, name, ("libnowhere.so.9",))
+        monkeypatch.setitem(opengl.LIBRARIES, name, ("libnowhere.so.9",))
     assert rendering.choose("auto") == "raycast"
 
 

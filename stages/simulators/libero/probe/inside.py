@@ -10,7 +10,8 @@ from typing import Any
 from stages.simulators.interface import SimulatorConfigError
 from stages.simulators.libero import installed
 from stages.simulators.libero.options import parse
-from stages.simulators.libero.probe.finding import ORDER, VERSIONS, Broken, Finding
+from stages.simulators.libero.probe.order import ORDER, VERSIONS, Broken
+from stages.simulators.probing import Finding, not_looked_at
 
 
 def main() -> None:
@@ -25,10 +26,7 @@ def main() -> None:
 
         checks = Checks(parse(asked["options"]), asked["steps"]).all()
     for name in ORDER[1:]:
-        if finding.verdict == "fail" or finding.verdict == "skip":
-            finding = Finding(name, "skip", "not looked at", "first mend what failed")
-        else:
-            finding = guarded(name, checks[name])
+        finding = not_looked_at(name) if finding.verdict in ("fail", "skip") else guarded(name, checks[name])
         finding.tell()
 
 

@@ -10,7 +10,8 @@ from typing import Any
 from stages.simulators.interface import SimulatorConfigError
 from stages.simulators.maniskill import installed, make, vulkan
 from stages.simulators.maniskill.options import Options, parse
-from stages.simulators.maniskill.probe.finding import FILES, START, VERSIONS, VULKAN, Finding, refused
+from stages.simulators.maniskill.probe.order import FILES, START, VERSIONS, VULKAN, refused
+from stages.simulators.probing import Finding
 
 
 def main() -> None:

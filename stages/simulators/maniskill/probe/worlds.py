@@ -13,7 +13,8 @@ import numpy as np
 
 from stages.simulators.interface import Episode, Observation, Simulator
 from stages.simulators.maniskill.catalogue import ARM_ACTIONS, ARM_PROPRIO
-from stages.simulators.maniskill.probe.finding import MOTION, PICTURES, REPEATED, SPEED, START, Finding
+from stages.simulators.maniskill.probe.order import MOTION, PICTURES, REPEATED, SPEED, START
+from stages.simulators.probing import Finding
 
 SEED, OTHER = 0, 1
 CHUNK = 4

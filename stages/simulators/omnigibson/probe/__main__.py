@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from stages.simulators.omnigibson.probe import machine
-from stages.simulators.omnigibson.probe.finding import END, ORDER, Finding, told
+from stages.simulators.omnigibson.probe.order import END, ORDER
+from stages.simulators.probing import Finding, broken_off, listen, not_looked_at
 
 POLITE_SECONDS = 60.0  # to shut down when asked
 KILL_SECONDS = 30.0  # to be gone, with its graphics memory, once killed
@@ -42,7 +43,7 @@ def main() -> None:
     process.stdin.flush()
     patience = threading.Timer(asked["seconds"], os.killpg, (process.pid, signal.SIGKILL))
     patience.start()
-    made, said = _listen(process)
+    made, said = listen(process, ORDER[:-1])
     late = not patience.is_alive()
     patience.cancel()
     missing = [name for name in ORDER[:-1] if name not in made]
@@ -50,40 +51,14 @@ def main() -> None:
         _kill(process)
         failed = next((finding for finding in made.values() if finding.verdict == "fail"), None)
         if failed is None:
-            _broken_off(missing.pop(0), process, said, asked["seconds"] if late else None).tell()
+            remedy = "see docs/behavior.md on hangs" if late else "start-up crashes often pass: give the command again"
+            seconds = asked["seconds"] if late else None
+            broken_off(missing.pop(0), process.returncode, seconds, said, remedy).tell()
         for name in missing:
-            Finding(name, "skip", "not looked at", "first mend what failed").tell()
+            not_looked_at(name).tell()
         Finding(END, "skip", "there was nothing to end", "first mend what failed").tell()
     else:
         _end(process, asked.get("polite", POLITE_SECONDS)).tell()
-
-
-def _listen(process: subprocess.Popen[str]) -> tuple[dict[str, Finding], list[str]]:
-    """Pass on all that is said until the checks are made or the process has ended; and the last lines of it."""
-    made: dict[str, Finding] = {}
-    said: list[str] = []
-    assert process.stdout is not None
-    for line in process.stdout:
-        print(line, end="", flush=True)
-        finding = told(line)
-        if finding is not None:
-            made[finding.name] = finding
-        elif line.strip():
-            said = [*said[-2:], line.strip()]
-        if all(name in made for name in ORDER[:-1]):
-            break
-    return made, said
-
-
-def _broken_off(name: str, process: subprocess.Popen[str], said: list[str], seconds: float | None) -> Finding:
-    """The check at which the process died or had to be ended."""
-    code = process.poll()
-    if seconds is not None:
-        found, remedy = f"nothing for {seconds:g} s; the process was killed", "see docs/behavior.md on hangs"
-    else:
-        how = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
-        found, remedy = f"the process died ({how})", "start-up crashes often pass: give the command again"
-    return Finding(name, "fail", f"{found}: {'; '.join(said) or 'it printed nothing'}", remedy)
 
 
 def _end(process: subprocess.Popen[str], polite: float) -> Finding:

@@ -16,7 +16,7 @@ from stages.simulators.omnigibson import observations, robot
 from stages.simulators.omnigibson.actions import ActionMapping
 from stages.simulators.omnigibson.options import Options
 from stages.simulators.omnigibson.probe import goals, machine
-from stages.simulators.omnigibson.probe.finding import (
+from stages.simulators.omnigibson.probe.order import (
     INSTANCES,
     LIMIT,
     MOTION,
@@ -25,11 +25,11 @@ from stages.simulators.omnigibson.probe.finding import (
     ROBOT,
     SPEED,
     START,
-    Finding,
 )
 from stages.simulators.omnigibson.proprioception import Selection
 from stages.simulators.omnigibson.robot import ARMS, EE_DELTA
 from stages.simulators.omnigibson.worlds import Worlds
+from stages.simulators.probing import Finding
 
 KNOWN = {"actions", "action", "env_indices", "get_obs", "render", "n_render_iterations"}
 LEAST_MEAN, LEAST_SPREAD = 8.0, 1.0  # of a picture's numbers, 0 to 255

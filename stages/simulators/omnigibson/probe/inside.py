@@ -16,8 +16,9 @@ from stages.simulators.omnigibson.actions import ActionMapping
 from stages.simulators.omnigibson.options import Options, parse
 from stages.simulators.omnigibson.probe import machine
 from stages.simulators.omnigibson.probe.checks import Subject, checks, of_start
-from stages.simulators.omnigibson.probe.finding import START, Finding
+from stages.simulators.omnigibson.probe.order import START
 from stages.simulators.omnigibson.proprioception import PRESETS
+from stages.simulators.probing import Finding
 
 STEP_LIMIT = 64  # of the probe's own episodes
 

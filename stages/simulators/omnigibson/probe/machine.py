@@ -10,7 +10,8 @@ from pathlib import Path
 from stages.simulators.interface import SimulatorConfigError
 from stages.simulators.omnigibson import generation
 from stages.simulators.omnigibson.graphics import WITHOUT_RT_CORES
-from stages.simulators.omnigibson.probe.finding import VERSIONS, Finding
+from stages.simulators.omnigibson.probe.order import VERSIONS
+from stages.simulators.probing import Finding
 
 HOPPER_AND_LATER = re.compile(r"\b(H100|H200|H800|H20|GH200|B100|B200|GB200)\b")
 HOPPER_DRIVER = 570

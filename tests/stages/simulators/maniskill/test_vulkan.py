@@ -10,8 +10,9 @@ import pytest
 
 from stages.simulators.interface import SimulatorConfigError
 from stages.simulators.maniskill import vulkan
-from stages.simulators.maniskill.probe.finding import ORDER, told
+from stages.simulators.maniskill.probe.order import ORDER
 from stages.simulators.maniskill.vulkan import Device
+from stages.simulators.probing import told
 
 ROOT = Path(__file__).parents[4]
 CARD = Device("NVIDIA L40S", True)

@@ -14,9 +14,10 @@ import pytest
 from stages.simulators.omnigibson import start
 from stages.simulators.omnigibson.options import parse
 from stages.simulators.omnigibson.probe import checks, machine
-from stages.simulators.omnigibson.probe.finding import ORDER, Finding
 from stages.simulators.omnigibson.probe.inside import robot_unchecked
+from stages.simulators.omnigibson.probe.order import ORDER
 from stages.simulators.omnigibson.proprioception import PRESETS
+from stages.simulators.probing import Finding
 
 from .conftest import ROOT
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import warp as wp
 
+from stages.simulators import opengl
 from stages.simulators.household import rendering
 from stages.simulators.household.benchmark import Benchmark
 from stages.simulators.household.options import parse
@@ -48,7 +49,7 @@ def pictures(simulator: Household, slots: list[int]) -> np.ndarray:
 @pytest.mark.parametrize("size", [33, 64])
 def test_it_shows_what_opengl_shows_of_worlds_in_several_scenes(made: Made, size: int) -> None:
     if rendering.choose("auto") == "raycast":
-        pytest.skip(f"no OpenGL here: as root, {rendering._REMEDIES['egl']}")
+        pytest.skip(f"no OpenGL here: as root, {opengl.REMEDIES['egl']}")
     ours = made(backend="mujoco_warp", renderer="mujoco_warp", image_size=size)
     theirs = made(backend="mujoco", image_size=size)
     episodes = [Episode(TASKS[1], 5), Episode(TASKS[0], 6), Episode(TASKS[1], 7)]
