@@ -30,6 +30,7 @@ GROWTH = 1.5
 # cylinder and the box it stands on, and shoots it off; from 3e-6 on it was not seen to.
 COLLISION_TOLERANCE = 1e-5
 _CONTACTS_OVER = int(mjw.OverflowType.BROADPHASE | mjw.OverflowType.NARROWPHASE | mjw.OverflowType.CCD)
+_CONTACT_LOST = int(mjw.OverflowType.EPA_HORIZON)  # of a fixed size: the pair has no contact for that physics step
 _CONSTRAINTS_OVER = int(mjw.OverflowType.NEFC | mjw.OverflowType.NJMAX_NNZ)
 
 
@@ -83,6 +84,7 @@ class Batch:
         self._model.opt.warn_overflow = 0  # said here, and once
         self._capacity, self._contacts, self._constraints = 0, CONTACTS, CONSTRAINTS
         self._workspace: Workspace | None = None
+        self._told_of_lost_contacts = False
         self._asked: tuple[Rows, np.ndarray] | None = None
 
     def reserve(self, count: int) -> Workspace:
@@ -141,6 +143,7 @@ class Batch:
             while self._enlarged(int(np.bitwise_or.reduce(workspace.data.overflow.numpy()))):
                 self.start(rows, actions)
                 workspace = self.reserve(count)
+            self._tell_of_lost_contacts(workspace.data.overflow.numpy()[:count])
             rewards, executed = workspace.taken(actions.shape[1], count)
             ended = workspace.ended.numpy()[:count].copy()
             seen = seeing.read(workspace.sight, self._benchmark.kit, count)
@@ -171,3 +174,15 @@ class Batch:
         )
         self._workspace = None
         return True
+
+    def _tell_of_lost_contacts(self, overflow: np.ndarray) -> None:
+        """Say, once, that the collider gave up on a pair of things, of which no larger buffer would keep it."""
+        lost = int(np.count_nonzero(overflow & _CONTACT_LOST))
+        if lost and not self._told_of_lost_contacts:
+            self._told_of_lost_contacts = True
+            print(
+                f"household: {self._name}: for a physics step the collider found no contact between two things that "
+                f"touch (EPA_HORIZON), in {lost} of {len(overflow)} worlds; this is said once",
+                file=sys.stderr,
+                flush=True,
+            )

@@ -5,9 +5,11 @@ import pickle
 
 import numpy as np
 import pytest
+from mujoco_warp import OverflowType
 
 from stages.simulators.household.warp import batch
 from stages.simulators.household.warp.device import Device
+from stages.simulators.household.warp.workspace import Workspace
 from stages.simulators.interface import HELD_OUT, Episode, SimulatorConfigError, make
 
 from .conftest import OPTIONS
@@ -86,6 +88,24 @@ def test_buffers_that_overflow_grow_and_nothing_is_lost(warp, monkeypatch, capfd
     np.testing.assert_array_equal(found.rewards, expected.rewards)
     np.testing.assert_array_equal(small.observe([0]).proprio, seen.proprio)
     small.close()
+
+
+def test_a_contact_that_the_collider_gives_up_is_told_once(warp, monkeypatch, capfd):
+    launch = Workspace.launch
+
+    def losing(self, actions):
+        launch(self, actions)
+        self.data.overflow.fill_(int(OverflowType.EPA_HORIZON))
+
+    monkeypatch.setattr(Workspace, "launch", losing)
+    warp.reset([0], [EPISODE], [False])
+    capfd.readouterr()
+    for _ in range(2):
+        warp.step_chunk([0], ACTIONS[:, :1])
+    assert capfd.readouterr().err.splitlines() == [
+        "household: scene 1 of 2: for a physics step the collider found no contact between two things that touch "
+        "(EPA_HORIZON), in 1 of 1 worlds; this is said once"
+    ]
 
 
 def test_a_world_whose_physics_breaks_down_ends_unsolved_where_it_was_and_harms_no_other(warp, capfd):
