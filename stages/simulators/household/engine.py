@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import mujoco
@@ -43,7 +44,8 @@ class Engine(abc.ABC):
     Attributes:
         name: of the engine below, with its version.
         deterministic: the same episode and actions give the same numbers in any process.
-        batched: it draws many worlds at once, by `images`.
+        images: draws what the cameras of the worlds of `slots` [n] see, all at once: uint8 [n, cameras, 3, H, W]; None:
+            it does not draw, and they are drawn one after another as `view` shows them.
         task: int [N], number of each world's task in the benchmark.
         seed: int [N] of each world's episode, named when something goes wrong.
         steps: int [N], made in the episode.
@@ -52,7 +54,7 @@ class Engine(abc.ABC):
 
     name: str
     deterministic: bool
-    batched: bool = False
+    images: Callable[[np.ndarray], np.ndarray] | None = None
 
     def __init__(self, benchmark: Benchmark, num_envs: int) -> None:
         """Nobody is anywhere yet."""
@@ -83,10 +85,6 @@ class Engine(abc.ABC):
     @abc.abstractmethod
     def view(self, slot: int) -> tuple[mujoco.MjModel, mujoco.MjData]:
         """A world as MuJoCo's renderer wants it, until the next is asked for."""
-
-    def images(self, slots: np.ndarray) -> np.ndarray:
-        """What the cameras of worlds see, uint8 [n, cameras, 3, H, W]; only where `batched`."""
-        raise NotImplementedError
 
     @abc.abstractmethod
     def save(self, slot: int) -> dict[str, Any]:

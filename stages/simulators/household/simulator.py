@@ -47,7 +47,7 @@ class Household(Simulator):
         largest = max(options.image_size, _HEAD_FRAME)
         self._scenes = [Physics(s, benchmark.kit, options.physics_frequency, largest) for s in benchmark.scenes]
         self.engine = backend.build(benchmark, num_envs, options, self._scenes)
-        self._filmed_by = rendering.choose("auto" if self.engine.batched else options.renderer)
+        self._filmed_by = rendering.choose("auto" if self.engine.images else options.renderer)
         self._memory = benchmark.no_memory(num_envs)
         # Of the experts' bursts, made when the first is asked for: most episodes have no expert.
         self._streams: list[np.random.Generator | None] = [None] * num_envs
@@ -57,7 +57,7 @@ class Household(Simulator):
         self.spec = SimulatorSpec(
             name="household",
             version=f"{VERSION}, {self.engine.name}",
-            renderer="mujoco_warp" if self.engine.batched else self._filmed_by,
+            renderer="mujoco_warp" if self.engine.images else self._filmed_by,
             tasks=benchmark.tasks,
             action_dim=controller.ACTION_DIM,
             proprio_dim=PROPRIO_DIM,
@@ -88,7 +88,7 @@ class Household(Simulator):
     def observe(self, slots: Sequence[int]) -> Observation:
         """See Simulator.observe."""
         rows = self._rows(slots)
-        images = self.engine.images(rows) if self.engine.batched else self._images(rows)
+        images = (self.engine.images or self._images)(rows)
         proprio = proprioception(self.engine.snapshot(rows))
         return Observation(head=images[:, 0], wrist=images[:, 1:], proprio=proprio)
 

@@ -48,7 +48,8 @@ class WarpWorlds(Engine):
         super().__init__(benchmark, num_envs)
         self.name = f"mujoco_warp {mjw.__version__}, mujoco {mujoco.__version__}, warp {wp.__version__}, {device.name}"
         self.deterministic = not device.is_gpu
-        self.batched = options.renderer == "mujoco_warp" or (options.renderer == "auto" and device.is_gpu)
+        if options.renderer == "mujoco_warp" or (options.renderer == "auto" and device.is_gpu):
+            self.images = self._draw
         self._scenes, self._image_size = scenes, options.image_size
         self._data = [mujoco.MjData(physics.model) for physics in scenes]
         self._state = np.zeros((num_envs, max(_width(physics.model) for physics in scenes)), np.float32)
@@ -93,7 +94,7 @@ class WarpWorlds(Engine):
         mujoco.mj_kinematics(model, data)
         return model, data
 
-    def images(self, slots: np.ndarray) -> np.ndarray:
+    def _draw(self, slots: np.ndarray) -> np.ndarray:
         """See Engine.images."""
         parts = self._by_scene(slots)
         for scene, rows in parts:  # as in `run`
@@ -126,7 +127,7 @@ class WarpWorlds(Engine):
         since, batches = time.monotonic(), []
         with device.current(None):
             arms, goals = control.arms(1 / options.action_frequency), judging.compiled(self.benchmark)
-        drawn = options.image_size if self.batched else 0
+        drawn = options.image_size if self.images else 0
         for scene, physics in enumerate(self._scenes):
             with device.current(None):
                 places = seeing.places(physics, self.benchmark.kit)
