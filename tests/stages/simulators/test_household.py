@@ -226,7 +226,8 @@ def test_auto_heeds_mujoco_gl_and_falls_through_to_the_ray_caster(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["egl", "osmesa"])
-def test_opengl_shows_what_the_ray_caster_shows(name):
+def test_opengl_shows_what_the_ray_caster_shows(name, monkeypatch):
+    monkeypatch.delenv("PYOPENGL_PLATFORM", raising=False)  # of a test that drew in this process
     try:
         rendering.choose(name)
     except SimulatorConfigError as reason:
