@@ -50,6 +50,14 @@ def relay(folder: Path, name: str, task: str, actions: int, python: str | None, 
     return run
 
 
+def another_version(folder: Path, package: str, version: str) -> dict[str, str]:
+    """What makes an interpreter find another version of a package first."""
+    told = folder / f"{package}-{version}.dist-info"
+    told.mkdir()
+    (told / "METADATA").write_text(f"Name: {package}\nVersion: {version}\n")
+    return {"PYTHONPATH": f"{Path(__file__).parents[2]}:{folder}"}
+
+
 def metrics(run: Tiny, unit: Unit) -> dict[str, float]:
     """What a unit measured."""
     artifact = open_artifact(run.run / unit.marker)

