@@ -125,6 +125,8 @@ class Rollout(Workers):
     """groups of environments that take turns between simulator and policy"""
     temperature: Positive = 1.0
     """of the distribution that action tokens are drawn from; a flow policy has policy.flow.noise_level instead"""
+    max_episode_steps: Count | None = None
+    """step limit while training, where an evaluation may take longer; null: the simulator's"""
     noise: Literal["token", "chunk"] = "token"
     """token: each action number is drawn by itself; chunk: one draw a dimension, shared by the steps of a chunk"""
     staleness: Annotated[int, Field(ge=0, le=1)] = 0

@@ -212,11 +212,9 @@ def _simulate_again(cut: Cut) -> str:
     shard, place = cut.shard()
     start, length = int(shard.episodes.start[place]), int(shard.episodes.length[place])
     source = shard.sources[0]
-    options = {}
-    if cut.unit.stage == "demonstrate":
-        stage = cut.config.demonstrate
-        options["max_episode_steps"] = stage.max_episode_steps or cut.config.simulator.max_episode_steps
-    with cut.pool(**options) as pool:
+    stage = getattr(cut.config, cut.unit.stage)
+    limit = stage.max_episode_steps or cut.config.simulator.max_episode_steps
+    with cut.pool(max_episode_steps=limit) as pool:
         here = f"{pool.spec.name} {pool.spec.version}"
         if (there := f"{source.simulator} {source.simulator_version}") != here:
             raise UserError(f"--simulate: the episode was played in {there}, here is {here}; leave --simulate out")

@@ -49,7 +49,8 @@ def rollout(work: Work) -> None:
         if config.policy.compile:
             policy.accelerate()
     plan = schedule.rollouts(config, work.unit.epoch, shard_of(work))
-    with open_pool(work, stage) as pool, filming(work, pool.spec) as films:
+    limit = stage.max_episode_steps or config.simulator.max_episode_steps
+    with open_pool(work, stage, max_episode_steps=limit) as pool, filming(work, pool.spec) as films:
         actor = PolicyActor(
             pool,
             policy,

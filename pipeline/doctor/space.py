@@ -85,7 +85,7 @@ def needs(config: Config) -> list[Need]:
     expert_limit = config.demonstrate.max_episode_steps or limit
     episodes = config.demonstrate.episodes if config.sft.steps and config.demonstrate.imported is None else 0
     demonstrated = episodes * math.ceil(expert_limit / config.demonstrate.stride)
-    decided = config.rollout.episodes * math.ceil(limit / chunk)
+    decided = config.rollout.episodes * math.ceil((config.rollout.max_episode_steps or limit) / chunk)
     epochs = config.epochs
     if keep.rollouts != "all":
         # Those of the epoch at work come on top.

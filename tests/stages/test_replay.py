@@ -46,6 +46,11 @@ def films_of(run: Path, unit: Unit) -> list[Path]:
     return sorted((run / unit.marker / "videos").iterdir())
 
 
+def extents(shard) -> tuple[list[int], list[int]]:
+    """First decisions and numbers of decisions of a shard's episodes."""
+    return shard.episodes.start.tolist(), shard.episodes.length.tolist()
+
+
 def test_a_run_films_what_its_config_says_and_names_the_films(prepared):
     [rolled] = films_of(prepared.run, Unit(1, "rollout", 0))
     assert rolled.name.startswith("epoch-0001-rollout-pick_onto_plate-episode-0000-")
@@ -107,6 +112,23 @@ def test_by_its_actions_once_more_it_is_the_film_that_was_made_then(prepared, tm
     said = replay(asked(prepared.run, unit.epoch, 0, simulate=True))
     assert said.startswith(f"{film.name}: {len(read_film(film).frames)} frames, every step, simulated again; ")
     assert (tmp_path / film.name).read_bytes() == film.read_bytes()
+
+
+def test_rollouts_may_end_sooner_than_evaluations_and_are_shown_as_they_went(prepared, tmp_path, monkeypatch):
+    unit = Unit(1, "rollout", 0)
+    tiny = prepared.copy(tmp_path, unit, rollout={"max_episode_steps": 12})
+    code, output = tiny.start(unit).end()
+    assert code == 0, output
+    shard = read(tiny.run / unit.marker)
+    steps = [int(shard.executed[start : start + n].sum()) for start, n in zip(*extents(shard), strict=True)]
+    usual = read(prepared.run / unit.marker)
+    assert max(usual.episodes.length) == 3  # chunks of eight steps: 24 is everyone's limit
+    assert max(steps) == 12
+    assert [step == 12 for step in steps] == [bool(truncated) for truncated in shard.episodes.truncated]
+    monkeypatch.chdir(tmp_path)
+    assert " 12 frames, every step, simulated again; failure after 12 steps" in replay(
+        asked(tiny.run, 1, int(np.argmax(shard.episodes.truncated)), simulate=True)
+    )
 
 
 def test_of_an_evaluation_the_policy_plays_again_and_it_can_be_large(prepared, tmp_path):

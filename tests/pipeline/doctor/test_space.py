@@ -99,6 +99,7 @@ def test_without_a_step_limit_a_long_one_is_assumed(make):
     own, limited = most(), most(f"simulator.max_episode_steps={space.OWN_LIMIT}")
     assert own == limited
     assert most("demonstrate.max_episode_steps=8")["demonstrations"] < own["demonstrations"]
+    assert most("rollout.max_episode_steps=8")["rollouts"] < own["rollouts"]
 
 
 def test_parameters_of_a_checkpoint_come_from_its_headers(make, tmp_path):
