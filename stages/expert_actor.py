@@ -27,7 +27,7 @@ class ExpertActor:
     def act(
         self,
         slots: Sequence[int],
-        seen: Sequence[Observation],
+        seen: Observation,
         planned: Sequence[Planned],
         then: Sequence[Start | None],
     ) -> Sent:
@@ -38,7 +38,7 @@ class ExpertActor:
 
         return Sent(self._pool.expert_async(slots, self._stride, then), note)
 
-    def judge(self, seen: Sequence[Observation], planned: Sequence[Planned]) -> list[float]:
+    def judge(self, seen: Observation, planned: Sequence[Planned]) -> list[float]:
         """See Actor.judge."""
         return [0.0] * len(planned)
 

@@ -18,6 +18,7 @@ from stages.lineup import Lineup, Planned
 from stages.metrics import Phases
 from stages.simulators.interface import ChunkResult, Episode, Observation, split_of
 from stages.simulators.pool import SimulatorPool, Start, Stepped, Ticket
+from stages.simulators.tickets import IMAGES_AND_PROPRIO
 
 LOG = "episodes.jsonl"
 
@@ -101,7 +102,7 @@ class Actor(Protocol):
     def act(
         self,
         slots: Sequence[int],
-        seen: Sequence[Observation],
+        seen: Observation,
         planned: Sequence[Planned],
         then: Sequence[Start | None],
     ) -> Sent:
@@ -109,26 +110,33 @@ class Actor(Protocol):
 
         Args:
             slots: n worlds.
-            seen: what each looks like, arrays without a leading axis.
+            seen: what they look like; nobody may change it.
             planned: the episode of each.
             then: what each begins should that end.
         """
 
-    def judge(self, seen: Sequence[Observation], planned: Sequence[Planned]) -> list[float]:
+    def judge(self, seen: Observation, planned: Sequence[Planned]) -> list[float]:
         """Value what truncated episodes would have gone on from."""
 
 
 @dataclasses.dataclass
+class _Turn:
+    """What the worlds of a group saw, did and got at once: parts of [n, ...], and the row of each slot."""
+
+    rows: dict[int, int]
+    parts: Rows
+
+
+@dataclasses.dataclass
 class _World:
-    """The episode that a slot is in, what its next decision will be made on, and its decisions so far."""
+    """The episode that a slot is in, and the turns that it has taken."""
 
     planned: Planned
-    seen: Observation
-    rows: dict[str, list[np.ndarray]] = dataclasses.field(default_factory=dict)
+    turns: list[_Turn] = dataclasses.field(default_factory=list)
 
-    def add(self, **parts: np.ndarray) -> None:
-        for name, part in parts.items():
-            self.rows.setdefault(name, []).append(part)
+
+_Shown = list[tuple[Sequence[int], Observation]]
+"""What slots of a group look like since its last turn; the later it came, the truer it is."""
 
 
 class Player:
@@ -160,16 +168,17 @@ class Player:
         workers = [self._pool.worker_of(slot) for slot in every] if self._pool.spec.one_clock else None
         lineup = Lineup(plan, self._pool.num_envs, self._groups, workers)
         worlds: dict[int, _World] = {}
-        sent: list[Sent | None] = [None] * self._groups
+        shown: list[_Shown] = [[] for _ in range(self._groups)]
         begun = [self._begin(lineup, lineup.fill(group)) for group in range(self._groups)]
-        for group, (slots, ticket) in enumerate(begun):
-            self._arrive(slots, ticket, lineup, worlds)
-            sent[group] = self._send(group, lineup, worlds)
+        sent: list[tuple[_Turn, Sent] | None] = []
+        for group, asked in enumerate(begun):
+            self._arrive(*asked, lineup, worlds, shown[group])
+            sent.append(self._send(group, lineup, worlds, shown[group]))
         while not lineup.over:
             for group in range(self._groups):
-                finished = self._take(group, sent[group], lineup, worlds)
-                self._arrive(*self._begin(lineup, lineup.fill(group)), lineup, worlds)
-                sent[group] = self._send(group, lineup, worlds)
+                finished = self._take(sent[group], lineup, worlds, shown[group])
+                self._arrive(*self._begin(lineup, lineup.fill(group)), lineup, worlds, shown[group])
+                sent[group] = self._send(group, lineup, worlds, shown[group])
                 yield from finished
 
     def _begin(self, lineup: Lineup, slots: list[int]) -> tuple[list[int], Ticket[Observation] | None]:
@@ -181,17 +190,21 @@ class Player:
         return slots, self._pool.reset_async(slots, episodes, [each.film for each in planned])
 
     def _arrive(
-        self, slots: list[int], ticket: Ticket[Observation] | None, lineup: Lineup, worlds: dict[int, _World]
+        self,
+        slots: list[int],
+        ticket: Ticket[Observation] | None,
+        lineup: Lineup,
+        worlds: dict[int, _World],
+        shown: _Shown,
     ) -> None:
         """Wait until worlds are where `_begin` wanted them."""
         if ticket is None:
             return
         with self._phases("simulate"):
-            seen = self._pool.wait(ticket)
-        for row, slot in enumerate(slots):
-            worlds[slot] = _World(lineup.episode(slot), _row(seen, row))
+            shown.append((slots, self._pool.wait(ticket)))
+        worlds.update((slot, _World(lineup.episode(slot))) for slot in slots)
 
-    def _send(self, group: int, lineup: Lineup, worlds: dict[int, _World]) -> Sent | None:
+    def _send(self, group: int, lineup: Lineup, worlds: dict[int, _World], shown: _Shown) -> tuple[_Turn, Sent] | None:
         """Have the actor decide for a group; None when it has no episode."""
         slots = lineup.playing(group)
         if not slots:
@@ -200,39 +213,42 @@ class Player:
             None if each is None else Start(Episode(each.task, each.seed), each.film)
             for each in lineup.look_ahead(group)
         ]
-        here = [worlds[slot] for slot in slots]
-        for world in here:
-            world.add(**vars(world.seen))
-        return self._actor.act(slots, [world.seen for world in here], [world.planned for world in here], then)
+        seen = _gathered(shown, slots)
+        shown.clear()
+        turn = _Turn({slot: row for row, slot in enumerate(slots)}, dict(vars(seen)))
+        for slot in slots:
+            worlds[slot].turns.append(turn)
+        return turn, self._actor.act(slots, seen, [worlds[slot].planned for slot in slots], then)
 
-    def _take(self, group: int, sent: Sent | None, lineup: Lineup, worlds: dict[int, _World]) -> list[Played]:
+    def _take(
+        self, sent: tuple[_Turn, Sent] | None, lineup: Lineup, worlds: dict[int, _World], shown: _Shown
+    ) -> list[Played]:
         """Note what a chunk brought to a group; returns the episodes that ended."""
         if sent is None:
             return []
+        turn, asked = sent
         with self._phases("simulate"):
-            stepped: Stepped = self._pool.wait(sent.ticket)
-        slots, result = lineup.playing(group), stepped.result
-        noted = sent.note(stepped)
-        values = self._values(stepped, [worlds[slot].planned for slot in slots])
-        finished = []
-        for row, slot in enumerate(slots):
-            world = worlds[slot]
-            world.add(rewards=result.rewards[row], executed=result.executed[row])
-            world.add(**{name: part[row] for name, part in noted.items()})
-            if self._shoot is not None and world.planned.film:
+            stepped: Stepped = self._pool.wait(asked.ticket)
+        slots, result = list(turn.rows), stepped.result
+        turn.parts |= {"rewards": result.rewards, "executed": result.executed, **asked.note(stepped)}
+        shown.append((slots, stepped.observation))
+        planned = [worlds[slot].planned for slot in slots]
+        values = self._values(stepped, planned)
+        for row, each in enumerate(planned):
+            if self._shoot is not None and each.film:
                 with self._phases("video"):
-                    self._shoot(world.planned, result, row)
-            seen = _row(stepped.observation, row)
-            if not (result.terminated[row] or result.truncated[row]):
-                world.seen = seen
-                continue
-            rows = {name: np.stack(parts) for name, parts in world.rows.items()}
-            shown = {name: rows.pop(name) for name in ("head", "wrist", "proprio", "rewards", "executed")}
+                    self._shoot(each, result, row)
+        ended = np.flatnonzero(result.terminated | result.truncated).tolist()
+        whole = _whole({slots[row]: worlds.pop(slots[row]).turns for row in ended})
+        finished = []
+        for row in ended:
+            slot = slots[row]
+            parts = whole[slot]
             finished.append(
                 Played(
-                    planned=world.planned,
-                    **shown,
-                    acted=rows,
+                    planned=planned[row],
+                    **{name: parts.pop(name) for name in (*IMAGES_AND_PROPRIO, "rewards", "executed")},
+                    acted=parts,
                     success=bool(result.success[row]),
                     terminated=bool(result.terminated[row]),
                     truncated=not result.terminated[row],
@@ -243,11 +259,10 @@ class Player:
                     score=None if result.scores is None else float(result.scores[row]),
                 )
             )
-            del worlds[slot]
             followed = bool(stepped.restarted[row])
             lineup.end(slot, followed)
             if followed:
-                worlds[slot] = _World(lineup.episode(slot), seen)
+                worlds[slot] = _World(lineup.episode(slot))
         return finished
 
     def _values(self, stepped: Stepped, planned: list[Planned]) -> dict[int, float]:
@@ -255,8 +270,42 @@ class Player:
         rows = list(stepped.last)
         if not rows:
             return {}
-        values = self._actor.judge(list(stepped.last.values()), [planned[row] for row in rows])
+        last = list(stepped.last.values())
+        seen = Observation(*(np.stack([getattr(each, name) for each in last]) for name in IMAGES_AND_PROPRIO))
+        values = self._actor.judge(seen, [planned[row] for row in rows])
         return dict(zip(rows, values, strict=True))
+
+
+def _gathered(shown: _Shown, slots: list[int]) -> Observation:
+    """What some slots look like, in their order; not copied where it came like that."""
+    if len(shown) == 1 and shown[0][0] == slots:
+        return shown[0][1]
+    came = [slot for some, _ in shown for slot in some]
+    last = {slot: place for place, slot in enumerate(came)}
+    places = [last[slot] for slot in slots]
+    came_as = ([getattr(seen, name) for _, seen in shown] for name in IMAGES_AND_PROPRIO)
+    return Observation(*((parts[0] if len(parts) == 1 else np.concatenate(parts))[places] for parts in came_as))
+
+
+def _whole(ended: dict[int, list[_Turn]]) -> dict[int, Rows]:
+    """Cut episodes that ended in one turn out of all that they took: slot -> parts of [D, ...].
+
+    Those of one length took the same turns and are copied together, because a copy an episode and turn costs more than
+    what it copies.
+    """
+    whole: dict[int, Rows] = {slot: {} for slot in ended}
+    for length in {len(turns) for turns in ended.values()}:
+        slots = [slot for slot, turns in ended.items() if len(turns) == length]
+        turns = ended[slots[0]]
+        rows = [[turn.rows[slot] for slot in slots] for turn in turns]
+        for name, first in turns[0].parts.items():
+            cut = np.empty((length, len(slots), *first.shape[1:]), first.dtype)
+            for turn, here, out in zip(turns, rows, cut, strict=True):
+                # Without a mode that cannot fail numpy copies twice.
+                np.take(turn.parts[name], here, axis=0, out=out, mode="clip")
+            for place, slot in enumerate(slots):
+                whole[slot][name] = cut[:, place]
+    return whole
 
 
 def logged(path: Path, episodes: Iterable[Played]) -> Iterator[Played]:
@@ -300,7 +349,3 @@ def in_order(plan: Sequence[Planned], episodes: Iterable[Played]) -> Iterator[Pl
         while position < len(plan) and plan[position].index in early:
             yield early.pop(plan[position].index)
             position += 1
-
-
-def _row(seen: Observation, row: int) -> Observation:
-    return Observation(seen.head[row], seen.wrist[row], seen.proprio[row])

@@ -36,7 +36,7 @@ class PolicyActor:
     def act(
         self,
         slots: Sequence[int],
-        seen: Sequence[Observation],
+        seen: Observation,
         planned: Sequence[Planned],
         then: Sequence[Start | None],
     ) -> Sent:
@@ -51,7 +51,7 @@ class PolicyActor:
             }
         return Sent(self._pool.step_async(slots, decided["actions"], then), lambda _: decided)
 
-    def judge(self, seen: Sequence[Observation], planned: Sequence[Planned]) -> list[float]:
+    def judge(self, seen: Observation, planned: Sequence[Planned]) -> list[float]:
         """See Actor.judge."""
         with self._phases("policy"):
             decision = self._policy.act(self._observation(seen, planned), None, self._temperature)
@@ -63,25 +63,13 @@ class PolicyActor:
         rows = [self._policy.draw_noise(each.noise, self._coherent) for each in planned if each.noise is not None]
         return torch.from_numpy(np.stack(rows)).to(self._policy.device)
 
-    def _observation(self, seen: Sequence[Observation], planned: Sequence[Planned]) -> policies.Observation:
-        head, wrist, proprio = (
-            together([getattr(each, name) for each in seen]) for name in ("head", "wrist", "proprio")
-        )
+    def _observation(self, seen: Observation, planned: Sequence[Planned]) -> policies.Observation:
         instructions = [self._instructions[each.task] for each in planned]
-        return policies.Observation.from_arrays(head, wrist, proprio, instructions).to(self._policy.device)
+        arrays = seen.head, seen.wrist, seen.proprio
+        return policies.Observation.from_arrays(*arrays, instructions).to(self._policy.device)
 
 
 def stored(taken: torch.Tensor) -> np.ndarray:
     """What was taken as a shard takes it: whole numbers as int16."""
     array = taken.cpu().numpy()
     return array if array.dtype == np.float32 else array.astype(np.int16)
-
-
-def together(rows: Sequence[np.ndarray]) -> np.ndarray:
-    """Stack rows; those that are all of one array, in its order, as a pool answers, are not copied."""
-    whole = rows[0].base
-    if whole is not None and whole.shape == (len(rows), *rows[0].shape):
-        starts = [row.__array_interface__["data"][0] for row in (*whole, *rows)]
-        if all(row.base is whole for row in rows) and starts[: len(rows)] == starts[len(rows) :]:
-            return whole
-    return np.stack(rows)

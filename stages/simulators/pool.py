@@ -245,7 +245,7 @@ class SimulatorPool:
         for row, slot in enumerate(slots):
             shares.setdefault(self._owner[slot], []).append(row)
         for place, rows in shares.items():
-            share = command.rows(rows)
+            share = command if len(rows) == len(slots) else command.rows(rows)
             share = dataclasses.replace(share, slots=[int(slot) - place.first_slot for slot in share.slots])
             ticket.missing += 1
             place.ask(share, Part(ticket, rows))

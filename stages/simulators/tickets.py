@@ -64,7 +64,10 @@ class Ticket(Generic[T]):
         self._finish = finish
 
     def fill(self, rows: Sequence[int], message: Message) -> None:
-        """Copy a worker's answer out of the shared memory into the rows of its worlds."""
+        """Copy a worker's answer out of the shared memory into the rows of its worlds, which ascend."""
+        # A slice where there is one: numpy takes rows of a list one by one.
+        side_by_side = rows[-1] - rows[0] == len(rows) - 1
+        place = slice(rows[0], rows[-1] + 1) if side_by_side else list(rows)
         for name, part in message.arrays.items():
             kind, _, of_one = name.partition("/")
             if kind == "frames":
@@ -75,7 +78,7 @@ class Ticket(Generic[T]):
             else:
                 if name not in self.arrays:
                     self.arrays[name] = np.empty((self._count, *part.shape[1:]), part.dtype)
-                self.arrays[name][rows] = part
+                self.arrays[name][place] = part
 
     def answer(self) -> T:
         """Return what the caller waited for."""

@@ -41,7 +41,7 @@ class Whim:
     def act(
         self,
         slots: Sequence[int],
-        seen: Sequence[Observation],
+        seen: Observation,
         planned: Sequence[Planned],
         then: Sequence[Start | None],
     ) -> Sent:
@@ -49,7 +49,7 @@ class Whim:
         actions = self._random.uniform(-1, 1, (len(slots), CHUNK, self._pool.spec.action_dim)).astype(np.float32)
         return Sent(self._pool.step_async(slots, actions, then), lambda _: {"actions": actions})
 
-    def judge(self, seen: Sequence[Observation], planned: Sequence[Planned]) -> list[float]:
+    def judge(self, seen: Observation, planned: Sequence[Planned]) -> list[float]:
         """See Actor.judge."""
         return [0.0] * len(planned)
 

@@ -227,15 +227,15 @@ class Random:
     def act(
         self,
         slots: Sequence[int],
-        seen: Sequence[Observation],
+        seen: Observation,
         planned: Sequence[Planned],
         then: Sequence[Start | None],
     ) -> Sent:
         actions = self._stream.uniform(-1, 1, (len(slots), *self._shape)).astype(np.float32)
         return Sent(self._pool.step_async(slots, actions, then), lambda _: {"actions": actions})
 
-    def judge(self, seen: Sequence[Observation], planned: Sequence[Planned]) -> list[float]:
-        return [0.0] * len(seen)
+    def judge(self, seen: Observation, planned: Sequence[Planned]) -> list[float]:
+        return [0.0] * len(planned)
 
 
 def fresh(config: Config, pool: SimulatorPool) -> policies.Policy:

@@ -15,7 +15,6 @@ import pytest
 from stages.lineup import Planned
 from stages.metrics import Phases
 from stages.play import Played, Player, Sent, Shoot, in_order, logged
-from stages.policy_actor import together
 from stages.simulators.interface import HELD_OUT, ChunkResult, Observation
 from stages.simulators.pool import SimulatorPool, Start
 
@@ -41,21 +40,22 @@ class Whim:
     def act(
         self,
         slots: Sequence[int],
-        seen: Sequence[Observation],
+        seen: Observation,
         planned: Sequence[Planned],
         then: Sequence[Start | None],
     ) -> Sent:
         time.sleep(self.seconds)
-        sight = np.stack([each.proprio for each in seen])
         noise = np.stack([each.noise.uniform(-0.5, 0.5, (CHUNK, 3)) for each in planned if each.noise is not None])
-        actions = np.clip(noise + 0.01 * sight.sum() * np.arange(len(slots))[:, None, None], -1, 1).astype(np.float32)
+        actions = np.clip(noise + 0.01 * seen.proprio.sum() * np.arange(len(slots))[:, None, None], -1, 1).astype(
+            np.float32
+        )
         ticket = self.pool.step_async(slots, actions, then)
         self.turns += 1
         self.disturb(self.turns)
         return Sent(ticket, lambda _: {"actions": actions})
 
-    def judge(self, seen: Sequence[Observation], planned: Sequence[Planned]) -> list[float]:
-        return [float(each.proprio.sum() + episode.seed) for each, episode in zip(seen, planned, strict=True)]
+    def judge(self, seen: Observation, planned: Sequence[Planned]) -> list[float]:
+        return [float(proprio.sum() + episode.seed) for proprio, episode in zip(seen.proprio, planned, strict=True)]
 
 
 def plan(episodes: int, film: int = -1) -> list[Planned]:
@@ -229,12 +229,3 @@ def test_nobody_waits_for_a_reset_while_many_episodes_are_left(monkeypatch: pyte
         assert len(list(Player(pool, Whim(pool), groups=2, phases=Phases()).play(plan(100)))) == 100
     assert asked[:2] == [4, 4]
     assert sum(asked[2:]) <= 8
-
-
-def test_rows_that_lie_side_by_side_are_not_copied():
-    answer = np.arange(24.0).reshape(4, 2, 3).copy()
-    assert together(list(answer)) is answer
-    for rows in ([answer[1], answer[0], *answer[2:]], list(answer[:3]), list(answer[::-1]), [np.zeros((2, 3))] * 2):
-        put = together(rows)
-        np.testing.assert_array_equal(put, np.stack(rows))
-        assert not np.shares_memory(put, answer)
