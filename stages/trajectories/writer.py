@@ -1,12 +1,14 @@
-"""Writing a shard: episodes in, whole files out, with memory for a few files at most.
+"""Writing a shard: episodes in, whole files out, in the background and with bounded memory.
 
 zarr rewrites a file for every part of it that is written alone, so decisions are gathered until a file is full; it is
-then put together, compressed, written and read back on a thread of its own while the caller goes on.
+then put together, compressed, written and read back on one of a few threads while the caller goes on.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import os
+import threading
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -33,8 +35,10 @@ from stages.trajectories.schema import (
 from stages.trajectories.storage import create_stream, store_whole
 from stages.trajectories.trajectories import Trajectories
 
-FILES_WAITING = 2
-"""Files that may be full while another is being written: episodes that end together fill more than one at once."""
+THREADS = min(4, max(1, len(os.sched_getaffinity(0)) // 4))
+"""Files written at a time, on a quarter of the cores: zstd leaves Python's lock alone, what zarr adds does not."""
+WAITING_BYTES = 1 << 30
+"""Most that may wait to be written: worlds whose step limits run out together fill hundreds of files at once."""
 
 
 class ShardWriter:
@@ -70,8 +74,9 @@ class ShardWriter:
         self._parts = self._no_parts()
         self._groups: dict[int, tuple[str, int]] = {}
         self._decisions = 0
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="shard-writer")
-        self._flushing: deque[Future[None]] = deque()
+        self._threads = ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix="shard-writer")
+        self._flushing: deque[tuple[Future[None], int]] = deque()  # with their bytes
+        self._growing = threading.Lock()
         self._closed = False
 
     def append(self, episode: EpisodeRecord) -> None:
@@ -153,9 +158,9 @@ class ShardWriter:
         return read(self._path)
 
     def abort(self) -> None:
-        """Stop the thread; the shard stays unfinished unless it was closed."""
+        """Stop the threads; the shard stays unfinished unless it was closed."""
         self._closed = True
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        self._threads.shutdown(wait=True, cancel_futures=True)
 
     def __enter__(self) -> ShardWriter:
         """The writer itself."""
@@ -184,22 +189,28 @@ class ShardWriter:
         return {field: [] for field in self._streams}
 
     def _flush(self, count: int) -> None:
-        """Hand the gathered decisions to the thread; waits where too many files are, so that memory stays bounded."""
-        self._wait(FILES_WAITING)
-        self._flushing.append(self._thread.submit(self._write, self._parts, self._decisions - count))
+        """Hand the gathered decisions to the threads; waits where too much is, so that memory stays bounded."""
+        size = sum(part.nbytes for parts in self._parts.values() for part in parts)
+        self._wait(WAITING_BYTES - size)
+        self._flushing.append((self._threads.submit(self._write, self._parts, self._decisions - count), size))
         self._parts = self._no_parts()
 
     def _wait(self, most: int) -> None:
-        """Wait until at most so many files are still to be written."""
-        while len(self._flushing) > most:
-            self._flushing.popleft().result()
+        """Wait until at most so many bytes are still to be written; raises what went wrong with the others."""
+        waiting = sum(size for _, size in self._flushing)
+        while self._flushing and (waiting > most or self._flushing[0][0].done()):
+            written, size = self._flushing.popleft()
+            written.result()
+            waiting -= size
 
     def _write(self, parts: dict[str, list[np.ndarray]], begin: int) -> None:
         for field in parts:
             block = np.concatenate(parts[field])
             array = self._streams[field]
             end = begin + len(block)
-            array.resize((end, *array.shape[1:]))
+            with self._growing:
+                if array.shape[0] < end:
+                    array.resize((end, *array.shape[1:]))
             array[begin:end] = block
             if not np.array_equal(np.asarray(array[begin:end]), block):
                 raise UserError(

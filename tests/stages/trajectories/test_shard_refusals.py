@@ -193,6 +193,21 @@ def test_a_full_disk_is_not_a_finished_shard(spec, attributes, make_episode, tmp
         read(tmp_path / "s")
 
 
+def test_the_caller_hears_of_a_full_disk_while_it_goes_on(spec, attributes, make_episode, tmp_path):
+    def write() -> None:
+        with ShardWriter(tmp_path / "s", spec, attributes) as writer:
+            shutil.rmtree(tmp_path / "s/observations/wrist")
+            (tmp_path / "s/observations/wrist").write_text("")
+            for number in range(1000):
+                writer.append(make_episode(spec, 64, number))
+            pytest.fail("nobody told")
+
+    with pytest.raises(OSError, match="wrist"):
+        write()
+    with pytest.raises(UserError, match="is unfinished"):
+        read(tmp_path / "s")
+
+
 def data_files(path):
     return sorted(str(p.relative_to(path)) for p in path.rglob("c.*"))
 
