@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from stages.policies.embedding import Embedding
 from stages.policies.openvla_oft.config import OpenVLAOFTConfig
 from stages.policies.openvla_oft.heads import VocabularyHead
 from stages.policies.openvla_oft.lora import Linear
@@ -116,7 +117,7 @@ class LlamaBody(nn.Module):
         super().__init__()
         self.head_width = config.hidden // config.heads
         self.rope_theta = config.rope_theta
-        self.embed_tokens = nn.Embedding(config.padded_vocab_size, config.hidden)
+        self.embed_tokens = Embedding(config.padded_vocab_size, config.hidden)
         self.layers = nn.ModuleList(BidirectionalLayer(config) for _ in range(config.layers))
         self.norm = RMSNorm(config.hidden, config.rms_norm_eps)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from stages.policies.embedding import Embedding
 from stages.policies.pi0.config import Pi0Config
 from stages.policies.pi0.gemma import Stream
 from stages.policies.pi0.vision import Projector, VisionTower
@@ -39,7 +40,7 @@ class PaliGemma(nn.Module):
         """
         super().__init__()
         self.model = PaliGemmaModel(config)
-        self.lm_head = nn.Embedding(config.vocab_size, config.vlm.width)
+        self.lm_head = Embedding(config.vocab_size, config.vlm.width)
 
 
 class Expert(nn.Module):

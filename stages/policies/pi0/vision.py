@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from stages.policies.embedding import Embedding
 from stages.policies.exact import LayerNorm, computed_in, exactly
 from stages.policies.pi0.config import Pi0Config, VisionConfig
 
@@ -53,7 +54,7 @@ class Embeddings(nn.Module):
         """
         super().__init__()
         self.patch_embedding = PatchEmbedding(config.vision.width, config.patch_size)
-        self.position_embedding = nn.Embedding(config.patches, config.vision.width)
+        self.position_embedding = Embedding(config.patches, config.vision.width)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """[N, 3, H, W] to [N, patches, width], in the pixels' type."""
