@@ -53,6 +53,18 @@ class Outcome:
     executed: np.ndarray
 
 
+def adapted(model: mujoco.MjModel) -> mujoco.MjModel:
+    """A copy of a scene's model, told what MuJoCo Warp does otherwise than MuJoCo."""
+    described = copy.copy(model)
+    # MuJoCo Warp never resets a world by itself, and refuses to be told not to.
+    described.opt.disableflags &= ~int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)
+    # MuJoCo has a routine of its own for two boxes, and MuJoCo Warp has it too, but takes the collider of all convex
+    # shapes by default: slower, and in single precision now and then wrong. This flag changes that and nothing else.
+    described.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_NATIVECCD)
+    described.opt.ccd_tolerance = COLLISION_TOLERANCE
+    return described
+
+
 class Batch:
     """A scene's model on a device, and the workspace for its worlds."""
 
@@ -74,10 +86,7 @@ class Batch:
             device: where.
         """
         self._name, self._benchmark, self._tables, self._device = name, benchmark, tables, device
-        self._described = copy.copy(model)
-        # MuJoCo Warp never resets a world by itself, and refuses to be told not to.
-        self._described.opt.disableflags &= ~int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)
-        self._described.opt.ccd_tolerance = COLLISION_TOLERANCE
+        self._described = adapted(model)
         self._stream = device.stream()
         with device.current(self._stream):
             self._model = mjw.put_model(self._described)
@@ -96,14 +105,23 @@ class Batch:
         self._capacity = max(self._capacity, self._device.rounded(count))
         if self._workspace is None or self._workspace.capacity < self._capacity:
             self._workspace = None  # its memory is free before more is taken
+            self._check(self._capacity)
             room = (self._capacity, self._contacts, self._constraints)
-            memory.check(self._device, self._described, *room, self._tables.image_size)
             self._workspace = Workspace(self._described, self._model, self._benchmark, self._tables, *room)
         return self._workspace
 
-    def warm_up(self, rows: Rows) -> None:
-        """Make room for n worlds, and carry out a step in them: what stepping takes is compiled by it."""
+    def warm_up(self, rows: Rows, expected: int) -> None:
+        """Carry out a step in n worlds: what stepping takes is compiled by it.
+
+        Args:
+            rows: the worlds; there is room for them afterwards.
+            expected: how many there will be.
+
+        Raises:
+            SimulatorConfigError: the device has not got the memory for those expected.
+        """
         with self._device.current(self._stream):
+            self._check(self._device.rounded(expected))
             workspace = self.reserve(len(rows.state))
             workspace.put(rows)
             workspace.look()
@@ -139,11 +157,10 @@ class Batch:
         rows, actions = self._asked
         count = len(actions)
         with self._device.current(self._stream):
-            workspace = self.reserve(count)
-            while self._enlarged(int(np.bitwise_or.reduce(workspace.data.overflow.numpy()))):
+            while self._enlarged(overflow := self.reserve(count).data.overflow.numpy()):
                 self.start(rows, actions)
-                workspace = self.reserve(count)
-            self._tell_of_lost_contacts(workspace.data.overflow.numpy()[:count])
+            self._tell_of_lost_contacts(overflow[:count])
+            workspace = self.reserve(count)
             rewards, executed = workspace.taken(actions.shape[1], count)
             ended = workspace.ended.numpy()[:count].copy()
             seen = seeing.read(workspace.sight, self._benchmark.kit, count)
@@ -158,13 +175,19 @@ class Batch:
             workspace.look()
             return seeing.read(workspace.sight, self._benchmark.kit, count), workspace.rows(count).potential
 
-    def _enlarged(self, overflow: int) -> bool:
+    def _check(self, worlds: int) -> None:
+        """Make sure that there is memory for so many worlds."""
+        room = (worlds, self._contacts, self._constraints)
+        memory.check(self._device, self._described, *room, self._tables.image_size)
+
+    def _enlarged(self, overflow: np.ndarray) -> bool:
         """Whether buffers overflowed; then the next workspace has larger ones."""
-        if not overflow & (_CONTACTS_OVER | _CONSTRAINTS_OVER):
+        over = int(np.bitwise_or.reduce(overflow))
+        if not over & (_CONTACTS_OVER | _CONSTRAINTS_OVER):
             return False
-        if overflow & _CONTACTS_OVER:
+        if over & _CONTACTS_OVER:
             self._contacts = math.ceil(GROWTH * self._contacts)
-        if overflow & _CONSTRAINTS_OVER:
+        if over & _CONSTRAINTS_OVER:
             self._constraints = math.ceil(GROWTH * self._constraints)
         print(
             f"household: {self._name} has more contacts than there was room for; from here on there is room for "

@@ -134,7 +134,11 @@ class WarpWorlds(Engine):
             tables = Tables(arms, goals, places, options.substeps, options.reward == "dense", drawn)
             name = f"scene {scene + 1} of {len(self._scenes)}"
             batches.append(Batch(name, physics.model, self.benchmark, tables, device))
-            batches[-1].warm_up(self._share(scene))
+            share = self._share(scene)
+            # With one scene it is the commands that say how many worlds move at a time: a group of them, not all. With
+            # several that varies from command to command, and room for a scene's share is enough for nearly all.
+            first = share if len(self._scenes) > 1 else share.take(np.array([0]))
+            batches[-1].warm_up(first, len(share.state))
             _say(f"{name} is ready after {time.monotonic() - since:.0f} s")
         return batches
 

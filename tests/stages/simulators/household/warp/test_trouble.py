@@ -2,6 +2,7 @@
 
 import importlib.util
 import pickle
+import weakref
 
 import numpy as np
 import pytest
@@ -74,12 +75,15 @@ def test_worlds_that_do_not_fit_are_refused_with_the_number_that_does(compiled, 
 
 
 @pytest.mark.parametrize(("room", "least"), [("CONTACTS", 6), ("CONSTRAINTS", 18)])
-def test_buffers_that_overflow_grow_and_nothing_is_lost(warp, monkeypatch, capfd, room, least):
-    warp.reset([0], [EPISODE], [False])
-    expected = warp.step_chunk([0], ACTIONS)
-    seen = warp.observe([0])
+def test_buffers_that_overflow_grow_and_nothing_is_lost(compiled, monkeypatch, capfd, room, least):
+    # As many worlds in both: in which order forces are summed up depends on that.
+    options = {**OPTIONS, "tasks": ["stack"], "backend": "mujoco_warp"}
+    ample = make("household", 1, options)
+    ample.reset([0], [EPISODE], [False])
+    expected = ample.step_chunk([0], ACTIONS)
+    seen = ample.observe([0])
     monkeypatch.setattr(batch, room, least)
-    small = make("household", 1, {**OPTIONS, "tasks": ["stack"], "backend": "mujoco_warp"})
+    small = make("household", 1, options)
     small.reset([0], [EPISODE], [False])
     found = small.step_chunk([0], ACTIONS)
     assert "household: scene 1 of 1 has more contacts than there was room for; from here on there is room for" in (
@@ -88,6 +92,38 @@ def test_buffers_that_overflow_grow_and_nothing_is_lost(warp, monkeypatch, capfd
     np.testing.assert_array_equal(found.rewards, expected.rewards)
     np.testing.assert_array_equal(small.observe([0]).proprio, seen.proprio)
     small.close()
+
+
+@pytest.fixture
+def made(monkeypatch) -> list[tuple[int, int]]:
+    """Of each workspace that is made: how many others there are then, and how many worlds it has room for."""
+    alive, noted, make_one = weakref.WeakSet(), [], Workspace.__init__
+
+    def watched(self, described, model, benchmark, tables, capacity, *room):
+        noted.append((len(alive), capacity))
+        alive.add(self)
+        make_one(self, described, model, benchmark, tables, capacity, *room)
+
+    monkeypatch.setattr(Workspace, "__init__", watched)
+    return noted
+
+
+def test_a_workspace_is_made_once_the_memory_of_the_smaller_one_is_free(compiled, monkeypatch, made):
+    monkeypatch.setattr(batch, "CONTACTS", 6)
+    simulator = make("household", 1, {**OPTIONS, "tasks": ["stack"], "backend": "mujoco_warp"})
+    simulator.reset([0], [EPISODE], [False])
+    simulator.step_chunk([0], ACTIONS)
+    assert len(made) > 1
+    assert all(others == 0 for others, _ in made)
+    simulator.close()
+
+
+def test_a_single_scene_has_room_for_the_worlds_that_move_at_a_time(compiled, made):
+    simulator = make("household", 4, {**OPTIONS, "tasks": ["stack"], "backend": "mujoco_warp"})
+    for slots in ([0, 1], [2, 3], [1]):
+        simulator.reset(slots, [EPISODE] * len(slots), [False] * len(slots))
+    assert [capacity for _, capacity in made] == [1, 2]
+    simulator.close()
 
 
 def test_a_contact_that_the_collider_gives_up_is_told_once(warp, monkeypatch, capfd):
