@@ -17,6 +17,7 @@ NOT_MIRRORED, EITHER_SIDE, RIGHT_SIDE = range(3)
 FLOOR = -0.6  # height of the room's floor, the table's top is at 0
 
 _CANDIDATES = 64
+_FEW = 8  # candidates that are looked at first: mostly one of them will do
 _FIXTURE_CLEARANCE = 0.02  # room between an object and what stands fixed, in metres
 _FAR = 3.0  # x of where objects wait that a task does not use, in metres
 
@@ -189,8 +190,10 @@ class _Compiled:
         for i, by in zip(self._order, self._by, strict=True):
             if by >= 0:
                 xy[:, :, i] += xy[:, :, by]
-        room = self._room(xy)
-        chosen = np.where((room >= 0).any(axis=1), (room >= 0).argmax(axis=1), room.argmax(axis=1))
+        apart = self._room(xy[:, :_FEW]) >= 0
+        chosen, crowded = apart.argmax(axis=1), np.flatnonzero(~apart.any(axis=1))
+        room = self._room(xy[crowded])
+        chosen[crowded] = np.where((room >= 0).any(axis=1), (room >= 0).argmax(axis=1), room.argmax(axis=1))
         rows = np.arange(count)
         height = np.tile(self._height, (count, 1))[..., None]
         position = np.concatenate([xy[rows, chosen], height], axis=-1)

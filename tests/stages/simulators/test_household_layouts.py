@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.simulators.household import catalogue, controller, suites
+from stages.simulators.household import catalogue, controller, layouts, suites
 from stages.simulators.household.benchmark import Benchmark
 from stages.simulators.household.options import Options, parse
 from stages.simulators.interface import HELD_OUT, Episode, split_of
@@ -93,6 +93,16 @@ def test_a_seed_gives_one_layout_whatever_shares_its_batch_and_config(benchmark,
     np.testing.assert_array_equal(lonely.position[0], crowd.position[2, props])
     np.testing.assert_array_equal(lonely.yaw[0], crowd.yaw[2, props])
     assert not np.array_equal(crowd.position[2], crowd.position[3])
+
+
+@pytest.mark.parametrize("name", ["stack", "long_cube_into_sprung_drawer", "object_teal_pot"])
+def test_looking_at_few_candidates_first_changes_no_layout(benchmark, monkeypatch, name):
+    usual = _start(benchmark, name, range(200))
+    for few in (1, layouts._CANDIDATES):
+        monkeypatch.setattr(layouts, "_FEW", few)
+        start = _start(benchmark, name, range(200))
+        np.testing.assert_array_equal(start.position, usual.position)
+        np.testing.assert_array_equal(start.yaw, usual.yaw)
 
 
 def test_practice_puts_the_target_on_the_side_that_arms_allow():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 
 import warp as wp
@@ -10,6 +11,7 @@ import warp as wp
 _QUANTUM = 32  # a GPU's workspace has room for a multiple of so many worlds
 # Warp's own flags raise the compiler's inlining limits, and with them the time it takes, for no faster code here.
 _CPU_FLAGS = "-march=native"
+_LINES = "32"  # of work that a GPU takes in side by side; CUDA's own 8 are fewer than a suite has scenes
 
 
 class Device:
@@ -19,17 +21,21 @@ class Device:
         is_gpu: which of them.
         name: e.g. "NVIDIA H100 80GB HBM3" or "the CPU".
         cache: folder of compiled kernels.
+        target: what they are compiled for, as the names of their files have it: "cpu", or e.g. "sm90".
     """
 
     def __init__(self) -> None:
         """Start Warp and take the device."""
+        os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", _LINES)
         wp.config.log_level = wp.LOG_WARNING
         wp.config.cpu_compiler_flags = _CPU_FLAGS
+        wp.config.cuda_output = "cubin"  # the other kind, PTX, is compiled once more by the driver, on each machine
         wp.init()
         self.is_gpu = bool(wp.is_cuda_available())
         self._device = wp.get_device("cuda:0" if self.is_gpu else "cpu")
         self.name = str(self._device.name) if self.is_gpu else "the CPU"
         self.cache = str(wp.config.kernel_cache_dir)
+        self.target = f"sm{self._device.arch}" if self.is_gpu else "cpu"
 
     def stream(self) -> wp.Stream | None:
         """A line of work of its own, so that scenes are computed side by side; the CPU has no such thing."""
@@ -43,7 +49,10 @@ class Device:
 
     def free_memory(self) -> int | None:
         """Bytes that are free on a GPU; None for the CPU, whose memory is shared with everything else."""
-        return int(self._device.free_memory) if self.is_gpu else None
+        if not self.is_gpu:
+            return None
+        self.wait()  # until then what was freed is kept for whatever still uses it
+        return int(self._device.free_memory)
 
     def wait(self) -> None:
         """Until everything that was asked for is done."""

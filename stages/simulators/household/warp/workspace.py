@@ -232,6 +232,8 @@ class Workspace:
         wp.launch(seeing.look, dim=self.capacity, inputs=inputs, outputs=[self.sight])
 
     def _filled(self, values: np.ndarray) -> np.ndarray:
+        if len(values) == self.capacity:
+            return values
         return values[np.minimum(np.arange(self.capacity), len(values) - 1)]
 
     def _arrays(self) -> dict[str, wp.array]:
