@@ -21,7 +21,9 @@ def doctor(
     simulator: Annotated[
         str | None,
         typer.Option(
-            "--simulator", metavar="NAME", help="Start it and check it instead: libero, maniskill or omnigibson."
+            "--simulator",
+            metavar="NAME",
+            help="Start it and check it instead: household, libero, maniskill or omnigibson.",
         ),
     ] = None,
 ) -> None:

@@ -9,7 +9,9 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+
+from stages.simulators.interface import SimulatorConfigError
 
 MARK = "baton-check: "
 
@@ -35,10 +37,35 @@ class Finding:
         print(MARK + json.dumps(dataclasses.asdict(self)), flush=True)
 
 
+class Broken(Exception):
+    """What a check looked at is broken: what was found, and what to do about it."""
+
+
 def told(line: str) -> Finding | None:
     """The finding in a line, where there is one."""
     _, mark, text = line.partition(MARK)
     return Finding(**json.loads(text)) if mark else None
+
+
+def guarded(simulator: str, name: str, check: Callable[[], Finding], remedy: str) -> Finding:
+    """Make a check; whatever it meets becomes its finding.
+
+    Args:
+        simulator: its name.
+        name: of the check.
+        check: makes it.
+        remedy: of a refusal that names none.
+    """
+    try:
+        return check()
+    except Broken as error:
+        found, remedy = error.args
+        return Finding(name, "fail", found, remedy)
+    except SimulatorConfigError as error:
+        found, _, own = str(error).removeprefix(f"{simulator}: ").rpartition("; ")
+        return Finding(name, "fail", found or own, own if found else remedy)
+    except Exception as error:  # of a foreign library, which may raise anything
+        return Finding(name, "fail", f"{type(error).__name__}: {error}".splitlines()[0], "see the lines above it")
 
 
 def not_looked_at(name: str) -> Finding:

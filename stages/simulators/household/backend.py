@@ -21,20 +21,19 @@ def build(benchmark: Benchmark, num_envs: int, options: Options, scenes: list[Ph
     Raises:
         SimulatorConfigError: mujoco_warp is wanted and not installed, or the GPU has too little memory.
     """
-    missing = [package for module, package in _PACKAGES.items() if importlib.util.find_spec(module) is None]
-    wanted = options.backend
-    if wanted == "mujoco_warp" and missing:
+    missing = _missing()
+    if options.backend == "mujoco_warp" and missing:
         raise SimulatorConfigError(
             f"household: backend mujoco_warp needs {' and '.join(missing)}, which this interpreter lacks; "
             "pip install 'baton-vla[warp]', or backend: mujoco"
         )
-    if wanted == "mujoco_warp" or (wanted == "auto" and not missing and num_envs >= MANY):
+    if asks_for_warp(options, num_envs):
         # Imported late: the other backend does without its packages.
         from stages.simulators.household.warp.device import Device
         from stages.simulators.household.warp.worlds import WarpWorlds
 
         device = Device()
-        if wanted == "mujoco_warp" or device.is_gpu:
+        if options.backend == "mujoco_warp" or device.is_gpu:
             return WarpWorlds(benchmark, num_envs, options, scenes, device)
     if options.renderer == "mujoco_warp":
         raise SimulatorConfigError(
@@ -42,3 +41,13 @@ def build(benchmark: Benchmark, num_envs: int, options: Options, scenes: list[Ph
             "mujoco here; choose backend: mujoco_warp, or renderer: auto"
         )
     return Worlds(benchmark, num_envs, options, scenes)
+
+
+def asks_for_warp(options: Options, num_envs: int) -> bool:
+    """Whether MuJoCo Warp is to move the worlds, or is to if there is a GPU (backend auto)."""
+    return options.backend == "mujoco_warp" or (options.backend == "auto" and num_envs >= MANY and not _missing())
+
+
+def _missing() -> list[str]:
+    """Packages that MuJoCo Warp takes and this interpreter lacks."""
+    return [package for module, package in _PACKAGES.items() if importlib.util.find_spec(module) is None]

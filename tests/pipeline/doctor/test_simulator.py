@@ -141,9 +141,9 @@ def test_a_simulator_without_a_guide_is_built_again(make, stand_in):
 
 def test_simulators_without_a_probe_and_configs_of_others(make, doctor):
     with pytest.raises(UserError) as refused:
-        list(simulator.examine(make(gpus=False), "household", 0.0, print))
+        list(simulator.examine(make(gpus=False), "fakesim", 0.0, print))
     assert str(refused.value) == (
-        "--simulator household: it has no probe of its own; simulators with one: libero, maniskill, omnigibson"
+        "--simulator fakesim: it has no probe of its own; simulators with one: household, libero, maniskill, omnigibson"
     )
     with pytest.raises(UserError) as refused:
         list(simulator.examine(make(gpus=False), "omnigibson", 0.0, print))

@@ -13,7 +13,7 @@ from stages.simulators.interface import SimulatorConfigError
 
 # What a physics step allocates for itself while a graph is captured is at most so many times what a world's data take.
 _TEMPORARIES = 4.5
-_SPARED = 0.9  # the share of the free memory that may be taken
+SPARED = 0.9  # the share of the free memory that may be taken
 _PIXEL = 4 + 3  # bytes: packed as the renderer makes it, and spread over the planes of an image
 _BOUNDS = 256  # bytes a geom takes in the tree that rays are followed through
 
@@ -38,7 +38,7 @@ def check(
     if free is None:
         return
     each = of_world(described, contacts, constraints) + of_images(described, image_size)
-    fit = int(_SPARED * free / each)
+    fit = int(SPARED * free / each)
     if worlds > fit:
         raise SimulatorConfigError(
             f"household: {worlds} worlds of a scene take {worlds * each / 1e9:.1f} GB on {device.name}, which has "

@@ -13,10 +13,10 @@ import numpy as np
 from stages.simulators.interface import HELD_OUT, Episode
 from stages.simulators.libero import catalogue, devices, installed, rendering
 from stages.simulators.libero.options import Options
-from stages.simulators.libero.probe.order import ASSETS, IMAGES, MEMORY, RENDERER, SPEED, STEP, Broken
+from stages.simulators.libero.probe.order import ASSETS, IMAGES, MEMORY, RENDERER, SPEED, STEP
 from stages.simulators.libero.scene import ACTION_DIM
 from stages.simulators.libero.simulator import Libero
-from stages.simulators.probing import Finding
+from stages.simulators.probing import Broken, Finding
 
 CHUNK = 8
 LEAST_MEAN, LEAST_SPREAD = 8.0, 1.0  # of a picture's numbers, 0 to 255

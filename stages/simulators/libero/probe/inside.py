@@ -7,17 +7,16 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from stages.simulators.interface import SimulatorConfigError
 from stages.simulators.libero import installed
 from stages.simulators.libero.options import parse
-from stages.simulators.libero.probe.order import ORDER, VERSIONS, Broken
-from stages.simulators.probing import Finding, not_looked_at
+from stages.simulators.libero.probe.order import ORDER, VERSIONS
+from stages.simulators.probing import Broken, Finding, guarded, not_looked_at
 
 
 def main() -> None:
     """Make the checks until one fails."""
     asked: dict[str, Any] = json.loads(sys.argv[1])
-    finding = guarded(VERSIONS, versions)
+    finding = guarded("libero", VERSIONS, versions, installed.REMEDY)
     finding.tell()
     checks: dict[str, Callable[[], Finding]] = {}
     if finding.verdict == "pass":
@@ -26,7 +25,10 @@ def main() -> None:
 
         checks = Checks(parse(asked["options"]), asked["steps"]).all()
     for name in ORDER[1:]:
-        finding = not_looked_at(name) if finding.verdict in ("fail", "skip") else guarded(name, checks[name])
+        if finding.verdict in ("fail", "skip"):
+            finding = not_looked_at(name)
+        else:
+            finding = guarded("libero", name, checks[name], installed.REMEDY)
         finding.tell()
 
 
@@ -37,20 +39,6 @@ def versions() -> Finding:
     except ModuleNotFoundError as error:
         raise Broken(f"{error} in {sys.executable}", installed.REMEDY) from None
     return Finding(VERSIONS, "pass", ", ".join(f"{name} {version}" for name, version in found.items()))
-
-
-def guarded(name: str, check: Callable[[], Finding]) -> Finding:
-    """A check; whatever it meets becomes its finding."""
-    try:
-        return check()
-    except Broken as error:
-        found, remedy = error.args
-        return Finding(name, "fail", found, remedy)
-    except SimulatorConfigError as error:
-        found, _, remedy = str(error).removeprefix("libero: ").rpartition("; ")
-        return Finding(name, "fail", found or remedy, remedy if found else installed.REMEDY)
-    except Exception as error:  # of a foreign library, which may raise anything
-        return Finding(name, "fail", f"{type(error).__name__}: {error}".splitlines()[0], "see the lines above it")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The checks of LIBERO's probe, and how one says that what it looked at is broken."""
+"""The checks of LIBERO's probe."""
 
 from __future__ import annotations
 
@@ -8,7 +8,3 @@ VERSIONS, ASSETS, RENDERER, STEP, IMAGES, SPEED, MEMORY = (
     *("images", "speed", "memory"),
 )
 ORDER = (VERSIONS, ASSETS, RENDERER, STEP, IMAGES, SPEED, MEMORY)
-
-
-class Broken(Exception):
-    """What a check looked at is broken: what was found, and what to do about it."""
