@@ -12,7 +12,7 @@ from typing import Any
 from pipeline.artifacts import Unit
 from pipeline.config import Config
 from pipeline.errors import UserError
-from pipeline.slurm_config import SlurmOptions
+from pipeline.slurm_config import Cluster, SlurmOptions
 from slurm import placement
 from slurm.options import Options, megabytes, minutes
 from slurm.placement import Cell, ClusterSpec, NodeGroup, Placement, PlacementError
@@ -158,8 +158,15 @@ def check_machine(config: Config, shares: Iterable[tuple[str, Share]], cores: in
             raise UserError(
                 f"cluster.component_placement gives {stage} GPU {missing[0]}, and this machine has {gpus} "
                 f"({'GPUs 0 to ' + str(gpus - 1) if gpus else 'no NVIDIA driver is loaded'}); "
-                f"name others, or leave cluster out to run on CPU cores"
+                f"name others, or run on CPU cores: add {_without_gpus(config.cluster)} to the command"
             )
+
+
+def _without_gpus(cluster: Cluster) -> str:
+    """The overrides by which a config asks for no GPU."""
+    nothing = {"gpus_per_node": "null", "component_placement": "{}", "node_groups": "[]"}
+    fields, default = dict(cluster), dict(Cluster())
+    return " ".join(f"cluster.{key}={value}" for key, value in nothing.items() if fields[key] != default[key])
 
 
 @functools.lru_cache(maxsize=32)

@@ -36,9 +36,6 @@ OWN_DEFAULTS: dict[str, dict[str, Any]] = {
 NESTED = {"omnigibson": (("physics_frequency", "rendering_frequency"), ("rendering_frequency", "action_frequency"))}
 """Which rates have to be multiples of which others; OmniGibson renders within a step, others at most once a step."""
 
-FIXED = {"libero": {"action_frequency": 20, "physics_frequency": 500}}
-"""Rates that a simulator has no other value of."""
-
 
 class Simulator(Block):
     """The simulator and its tasks."""
@@ -80,16 +77,13 @@ class Simulator(Block):
 
     @model_validator(mode="after")
     def options_are_known(self) -> Simulator:
-        """Refuse options that the simulator does not have."""
-        simulator_options.check(self.name, self.options, Simulator.model_fields)
+        """Refuse options that the simulator does not have, and values that it does not take."""
+        simulator_options.check(self.name, self.options, dict(self))
         return self
 
     @model_validator(mode="after")
     def frequencies_divide(self) -> Simulator:
-        """Refuse rates that a simulator lacks, that do not divide, and that OmniGibson's arithmetic rounds down."""
-        for name, only in FIXED.get(self.name, {}).items():
-            if getattr(self, name) != only:
-                raise ValueError(f"{name} {getattr(self, name)} is not possible in {self.name}: set it to {only}")
+        """Refuse rates that do not divide, and that OmniGibson's arithmetic rounds down."""
         usual = (("physics_frequency", "action_frequency"), ("action_frequency", "rendering_frequency"))
         for larger, smaller in NESTED.get(self.name, usual):
             if getattr(self, larger) % getattr(self, smaller):

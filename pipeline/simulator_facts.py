@@ -38,6 +38,8 @@ EXPERTS: dict[str, tuple[str, ...]] = {
 """Simulator -> its suites and tasks that a scripted expert solves; those left out have one for every task."""
 HELD_OUT_STATES = {"libero": 50}
 """Simulator -> the initial states of a task that its suites' files fix for evaluation, where they do."""
+UNLIKE_WORLDS = ("PegInsertionSide-v1",)
+"""Tasks that draw the sizes of things world by world, when a scene of many worlds is built, and not by episode."""
 ISOLATED = ("libero", "maniskill")
 """Simulators whose packages cannot be installed beside Baton's own."""
 
@@ -70,7 +72,7 @@ def check(config: Config) -> None:
         UserError: one line with the key, its value and the remedy.
     """
     _check_robot(config)
-    _check_tasks(config)
+    _check_backend(config)
     _check_expert(config)
     _check_states(config)
 
@@ -115,13 +117,25 @@ def _check_robot(config: Config) -> None:
         )
 
 
-def _check_tasks(config: Config) -> None:
-    """More tasks than the worlds of one clock are in."""
+def _check_backend(config: Config) -> None:
+    """What the worlds of ManiSkill's GPU backend cannot be in, or be drawn by."""
     simulator = config.simulator
-    if simulator.options.get("backend") == "physx_cuda" and len(simulator.tasks) > 1:
+    if simulator.options.get("backend") != "physx_cuda":
+        return
+    by = "with simulator.options.backend=physx_cuda"
+    other = "set simulator.options.backend=physx_cpu"
+    if len(simulator.tasks) > 1:
         raise UserError(
-            f"simulator.tasks names {len(simulator.tasks)} tasks, but with simulator.options.backend=physx_cuda all "
-            "worlds are in one: name one, or set simulator.options.backend=physx_cpu"
+            f"simulator.tasks names {len(simulator.tasks)} tasks, but {by} all worlds are in one: name one, or {other}"
+        )
+    if simulator.tasks[0] in UNLIKE_WORLDS:
+        raise UserError(
+            f"simulator.tasks names {simulator.tasks[0]}, but {by} its worlds differ from each other, whatever their "
+            f"seeds: name another, or {other}"
+        )
+    if simulator.options.get("renderer") == "cpu":
+        raise UserError(
+            f"simulator.options.renderer=cpu, but {by} a GPU draws: set simulator.options.renderer=gpu, or {other}"
         )
 
 

@@ -1,4 +1,4 @@
-"""What `simulator.options` may hold, so that a mistake is told before a job is submitted.
+"""What a config's `simulator` may hold by the simulator's name, so that a mistake is told before a job is submitted.
 
 The simulators check their options themselves; what they need for it cannot be imported here. Tests hold these tables
 to theirs.
@@ -33,6 +33,8 @@ class Number:
 
     def __str__(self) -> str:
         """In words."""
+        if self.least == self.most:
+            return f"{self.least:g}"
         return f"{'an integer' if self.whole else 'a number'} from {self.least:g} to {self.most:g}"
 
 
@@ -68,6 +70,37 @@ class Switch:
 
 
 SWITCH = Switch()
+FIELDS: dict[str, dict[str, Number]] = {
+    "household": {
+        "image_size": Number(32, 1024, whole=True),
+        "action_frequency": Number(5, 100, whole=True),
+        "physics_frequency": Number(100, 2000, whole=True),
+        "rendering_frequency": Number(1, 100, whole=True),
+        "max_episode_steps": Number(1, 100_000, whole=True),
+    },
+    "omnigibson": {
+        "image_size": Number(32, 1440, whole=True),
+        "action_frequency": Number(1, 240, whole=True),
+        "physics_frequency": Number(30, 1000, whole=True),
+        "rendering_frequency": Number(1, 240, whole=True),
+        "max_episode_steps": Number(1, 1_000_000, whole=True),
+    },
+    "libero": {
+        "image_size": Number(32, 1024, whole=True),
+        "action_frequency": Number(20, 20, whole=True),
+        "physics_frequency": Number(500, 500, whole=True),
+        "rendering_frequency": Number(1, 20, whole=True),
+        "max_episode_steps": Number(1, 100_000, whole=True),
+    },
+    "maniskill": {
+        "image_size": Number(32, 1024, whole=True),
+        "action_frequency": Number(5, 100, whole=True),
+        "physics_frequency": Number(50, 2000, whole=True),
+        "rendering_frequency": Number(1, 100, whole=True),
+        "max_episode_steps": Number(1, 100_000, whole=True),
+    },
+}
+"""Simulator -> fields of the config's block -> what it takes of them."""
 OPTIONS: dict[str, dict[str, Number | Choice | Switch | None]] = {
     "household": {
         "backend": Choice(("auto", "mujoco", "mujoco_warp")),
@@ -134,12 +167,12 @@ OPTIONS: dict[str, dict[str, Number | Choice | Switch | None]] = {
 
 
 def check(simulator: str, options: Mapping[str, Any], fields: Mapping[str, Any]) -> None:
-    """Refuse options that a simulator does not have.
+    """Refuse options that a simulator does not have, and values that it does not take.
 
     Args:
         simulator: its name; a module elsewhere is left alone.
         options: what is asked of it; null is left to it.
-        fields: what has a place of its own in the config's block.
+        fields: the config's block with its values, null where a value is left to the simulator.
 
     Raises:
         ValueError: one is unknown, misplaced or out of range.
@@ -147,6 +180,8 @@ def check(simulator: str, options: Mapping[str, Any], fields: Mapping[str, Any])
     known = OPTIONS.get(simulator)
     if known is None:
         return
+    for name, bounds in FIELDS[simulator].items():
+        _hold(simulator, name, fields[name], bounds)
     for name, value in options.items():
         if name in fields:
             raise ValueError(f"options.{name} has a field of its own: set simulator.{name}")
@@ -154,6 +189,9 @@ def check(simulator: str, options: Mapping[str, Any], fields: Mapping[str, Any])
             near = difflib.get_close_matches(name, known, n=1)
             meant = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
             raise ValueError(f"options.{name} is no option of {simulator}: {meant}")
-        kind = known[name]
-        if kind is not None and value is not None and not kind.takes(value):
-            raise ValueError(f"options.{name}={value} is not possible in {simulator}: set it to {kind}")
+        _hold(simulator, f"options.{name}", value, known[name])
+
+
+def _hold(simulator: str, name: str, value: Any, kind: Number | Choice | Switch | None) -> None:
+    if kind is not None and value is not None and not kind.takes(value):
+        raise ValueError(f"{name}={value} is not possible in {simulator}: set it to {kind}")

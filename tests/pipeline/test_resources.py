@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from pipeline import resources
 from pipeline.artifacts import Unit
@@ -260,10 +261,39 @@ def test_a_unit_larger_than_the_machine_is_refused_by_name() -> None:
 def test_gpus_that_this_machine_has_not_are_refused_by_index() -> None:
     asked = placed("0-3", "0-3", "0-3", shards=4)
     check_machine(asked, shares(asked), 64, 4)
-    with pytest.raises(UserError, match=r"gives rollout GPU 3, and this machine has 3 \(GPUs 0 to 2\)|gives sft GPU 3"):
+    with pytest.raises(UserError) as refused:
         check_machine(asked, shares(asked), 64, 3)
-    with pytest.raises(UserError, match=r"this machine has 0 \(no NVIDIA driver is loaded\); .* leave cluster out"):
+    assert str(refused.value) == (
+        "cluster.component_placement gives sft GPU 3, and this machine has 3 (GPUs 0 to 2); name others, or run on CPU "
+        "cores: add cluster.component_placement={} to the command"
+    )
+
+
+@pytest.mark.parametrize(
+    ("cluster", "overrides"),
+    [
+        ({"gpus_per_node": 1}, ["cluster.gpus_per_node=null"]),
+        ({"component_placement": {"env,rollout,actor": 0}}, ["cluster.component_placement={}"]),
+        (
+            {"node_groups": [{"label": "a", "node_ranks": 0, "gpus_per_node": 1}]},
+            ["cluster.node_groups=[]"],
+        ),
+    ],
+)
+def test_where_there_are_no_gpus_the_remedy_is_one_that_works(
+    tmp_path: Path, cluster: dict[str, object], overrides: list[str]
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump({"cluster": cluster}))
+    asked = compose(recipe)
+    with pytest.raises(UserError) as refused:
         check_machine(asked, shares(asked), 64, 0)
+    assert str(refused.value) == (
+        "cluster.component_placement gives demonstrate GPU 0, and this machine has 0 (no NVIDIA driver is loaded); "
+        f"name others, or run on CPU cores: add {' '.join(overrides)} to the command"
+    )
+    mended = compose(recipe, overrides)
+    check_machine(mended, shares(mended), 64, 0)
 
 
 def test_several_nodes_without_slurm_are_refused() -> None:

@@ -11,8 +11,8 @@ import pytest
 from pipeline.compose import compose
 from pipeline.config import Config
 from pipeline.errors import UserError
-from pipeline.simulator_config import FIXED, OWN_DEFAULTS, Simulator
-from pipeline.simulator_options import OPTIONS, SWITCH, Choice, Number
+from pipeline.simulator_config import OWN_DEFAULTS, Simulator
+from pipeline.simulator_options import FIELDS, OPTIONS, SWITCH, Choice, Number
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 RATES = ("action_frequency", "physics_frequency", "rendering_frequency")
@@ -50,8 +50,10 @@ def test_defaults_are_those_of_the_simulator(tmp_path):
         ("{name: omnigibson, action_frequency: 15, rendering_frequency: 45, physics_frequency: 90}",
          "action_frequency 15 and rendering_frequency 45: OmniGibson would draw 2 frames a step, not 3, because of "
          "rounding; set rendering_frequency to 15"),
-        ("{name: libero, action_frequency: 10}", "action_frequency 10 is not possible in libero: set it to 20"),
-        ("{name: libero, physics_frequency: 1000}", "physics_frequency 1000 is not possible in libero: set it to 500"),
+        ("{name: libero, action_frequency: 10}", "action_frequency=10 is not possible in libero: set it to 20"),
+        ("{name: libero, physics_frequency: 1000}", "physics_frequency=1000 is not possible in libero: set it to 500"),
+        ("{name: maniskill, action_frequency: 200, physics_frequency: 200}",
+         "action_frequency=200 is not possible in maniskill: set it to an integer from 5 to 100"),
         ("{physics_frequency: 201}", "physics_frequency 201 is not a multiple of action_frequency 20"),
         ("{rendering_frequency: 40}", "action_frequency 20 is not a multiple of rendering_frequency 40"),
     ],
@@ -169,6 +171,15 @@ def test_the_recipes_options_are_options(recipe):
          "options.carb_threads=2.5 is not possible in omnigibson: set it to an integer from 1 to 256"),
         ("{name: omnigibson, options: {flatcache: 1}}",
          "options.flatcache=1 is not possible in omnigibson: set it to true or false"),
+        ("{name: libero, image_size: 1025}",
+         "image_size=1025 is not possible in libero: set it to an integer from 32 to 1024"),
+        ("{name: maniskill, image_size: 2048}",
+         "image_size=2048 is not possible in maniskill: set it to an integer from 32 to 1024"),
+        ("{image_size: 1441}", "image_size=1441 is not possible in household: set it to an integer from 32 to 1024"),
+        ("{name: omnigibson, image_size: 1441}",
+         "image_size=1441 is not possible in omnigibson: set it to an integer from 32 to 1440"),
+        ("{name: maniskill, max_episode_steps: 100001}",
+         "max_episode_steps=100001 is not possible in maniskill: set it to an integer from 1 to 100000"),
     ],
 )  # fmt: skip
 def test_options_are_checked_before_anything_is_submitted(tmp_path, simulator, message):
@@ -196,12 +207,13 @@ def test_options_of_a_simulator_elsewhere_and_what_may_be_left_out_are_left_alon
     assert compose(path).simulator.options == {"texture_budget": None}
 
 
-def test_the_fixed_rates_are_those_of_the_simulators():
-    from stages.simulators.libero import options
-
-    assert FIXED["libero"] == {
-        "action_frequency": options.ACTION_FREQUENCY,
-        "physics_frequency": options.PHYSICS_FREQUENCY,
+@pytest.mark.parametrize("name", list(FIELDS))
+def test_the_table_of_fields_is_that_of_the_simulators(name):
+    theirs = importlib.import_module(f"stages.simulators.{name}.options")
+    assert FIELDS[name] == {
+        field: Number(least, most, whole=number is int)
+        for field, (number, least, most) in theirs._NUMBERS.items()
+        if field in Simulator.model_fields
     }
 
 

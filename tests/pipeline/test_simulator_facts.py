@@ -12,7 +12,16 @@ from pipeline.config import Config
 from pipeline.environments import VARIABLE
 from pipeline.errors import UserError
 from pipeline.flow_sizes import flow_dimensions
-from pipeline.simulator_facts import EXPERTS, HELD_OUT_STATES, ISOLATED, ROBOTS, Robot, require_environment, robot
+from pipeline.simulator_facts import (
+    EXPERTS,
+    HELD_OUT_STATES,
+    ISOLATED,
+    ROBOTS,
+    UNLIKE_WORLDS,
+    Robot,
+    require_environment,
+    robot,
+)
 from pipeline.sizes import dimensions
 
 OBJECT, SPATIAL, GOAL = "[libero_object]", "[libero_spatial]", "[libero_goal]"
@@ -68,6 +77,13 @@ def test_every_simulator_with_a_list_of_tasks_is_known():
         ("{name: maniskill, tasks: [two_robot], options: {backend: physx_cuda}}",
          "simulator.tasks names 2 tasks, but with simulator.options.backend=physx_cuda all worlds are in one: name "
          "one, or set simulator.options.backend=physx_cpu"),
+        ("{name: maniskill, tasks: [PegInsertionSide-v1], options: {backend: physx_cuda}}\nsft: {steps: 0}\n"
+         "policy: {action_dim: 7, checkpoint: somewhere}",
+         "simulator.tasks names PegInsertionSide-v1, but with simulator.options.backend=physx_cuda its worlds differ "
+         "from each other, whatever their seeds: name another, or set simulator.options.backend=physx_cpu"),
+        ("{name: maniskill, options: {backend: physx_cuda, renderer: cpu}}",
+         "simulator.options.renderer=cpu, but with simulator.options.backend=physx_cuda a GPU draws: set "
+         "simulator.options.renderer=gpu, or set simulator.options.backend=physx_cpu"),
         ("{name: maniskill, options: {backend: physx_cuda}}\nsft: {steps: 0}\n"
          "rollout: {num_envs: 512, pipeline_stage_num: 2}",
          "rollout.pipeline_stage_num=2 with rollout.num_workers=1: the worlds of a process of maniskill are stepped "
@@ -89,6 +105,12 @@ def test_experts_and_states_are_those_of_the_simulators():
     two = {task.task_name for task in tasks.catalogue("maniskill") or () if task.suite == "two_robot"}
     assert {*two, *EXPERTS["maniskill"]} - {"two_robot"} == of_maniskill.TASKS
     assert HELD_OUT_STATES["libero"] == catalogue.STATES
+
+
+def test_the_tasks_whose_worlds_differ_on_a_gpu_are_those_of_the_simulator():
+    from stages.simulators.maniskill import parallel
+
+    assert parallel._UNLIKE_WORLDS == UNLIKE_WORLDS
 
 
 def test_an_imported_set_takes_the_experts_place(tmp_path):
