@@ -1,6 +1,7 @@
 """The `baton` command: what each subcommand prints, and how mistakes and Ctrl-C end."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -231,6 +232,8 @@ def test_ui_opens_the_store_beside_the_runs(baton, tmp_path, monkeypatch):
     (tmp_path / "runs" / "mlflow.db").touch()
     started = []
     monkeypatch.setattr(track.os, "execv", lambda program, command: started.append(command))
+    monkeypatch.setenv("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "as it was")
+    monkeypatch.delenv("MLFLOW_SERVER_ENABLE_JOB_EXECUTION")
     code, out, _ = baton("ui", "--port", "6001")
     assert code == 0
     store = f"sqlite:///{tmp_path}/runs/mlflow.db"
@@ -238,6 +241,8 @@ def test_ui_opens_the_store_beside_the_runs(baton, tmp_path, monkeypatch):
     assert out == f"MLflow shows {store}; Ctrl-C ends it\n{open_here}\n"
     assert started[0][1:5] == ["-m", "mlflow", "ui", "--backend-store-uri"]
     assert started[0][5] == f"sqlite:///{tmp_path}/runs/mlflow.db"
+    assert started[0][6:] == ["--port", "6001", "--workers", "1"]
+    assert os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"
 
 
 def test_ui_of_a_run_on_a_server_gives_its_address(baton, tmp_path):
