@@ -9,6 +9,8 @@ import pytest
 from pipeline.compose import compose
 from pipeline.dry_run import dry_run
 from pipeline.memory import estimate, measure
+from pipeline.plan import make_plan
+from pipeline.resources import check_machine
 from pipeline.simulator_facts import HELD_OUT_STATES, robot
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -37,9 +39,9 @@ def test_a_small_recipe_is_for_one_gpu_and_16_cores(name, tmp_path):
     config = compose(CONFIGS / f"{name}.yaml", [f"runs_dir={tmp_path}"])
     assert measure(config).count.total < 60e6
     assert config.cluster.gpus_per_node == 1
-    stages = (config.demonstrate, config.rollout, config.evaluate)
-    assert all(stage.num_workers == 16 for stage in stages)
-    assert config.rollout.num_envs // config.rollout.pipeline_stage_num == 16, "a world of each process in every group"
+    groups = config.rollout.pipeline_stage_num
+    assert config.rollout.num_envs == groups * config.rollout.num_workers, "a world of each process in every group"
+    check_machine(config, [(plan.unit.stage, plan.share) for plan in make_plan(config)], cores=16, gpus=1)
     assert config.evaluate.episodes == 100
     assert sum(stage.total for stage in estimate(config)) < 40, "stages stay up beside their simulators"
     body = robot(config.simulator)
