@@ -101,6 +101,8 @@ class Bench:
             bare = [stack.enter_context(self.alone("libero")) for _ in range(count)]
             own = [stack.enter_context(self.alone("adapter")) for _ in range(count)]
             vector = [stack.enter_context(self.alone("vector"))]
+            for process in (*bare, *own, *vector):  # they build their scenes side by side
+                line_of(process, READY)
             pool = stack.enter_context(self.pool([options.task], options.worlds, max_episode_steps=options.steps))
             print(f"{pool.spec.version}, {pool.spec.renderer}; {machine()}, {datetime.date.today()}")
             print(
@@ -168,7 +170,6 @@ class Bench:
         how = {"text": True, "cwd": ROOT, "start_new_session": True}
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, **how) as process:
             try:
-                line_of(process, READY)
                 yield process
                 process.communicate(timeout=60)  # it ends with its input
             finally:
