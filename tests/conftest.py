@@ -13,6 +13,22 @@ from slurm.cluster import ClusterError, down, packages, up
 pytest_plugins = ["tests.browser", "tests.simulator_environments"]
 
 PREFIX = "baton-slurm-"
+TESTS = Path(__file__).parent
+WAITING = (TESTS / "faults", TESTS / "slurm")
+LONGEST = (
+    TESTS / "test_types.py",
+    TESTS / "stages/simulators/libero/test_libero.py",  # it and the next may have environments to build
+    TESTS / "stages/simulators/maniskill/test_worlds.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """What takes longest comes first, and files that wait come evenly between those that compute."""
+    waiting, computing = [], []
+    for file in dict.fromkeys(item.path for item in items):
+        (waiting if any(folder in file.parents for folder in WAITING) else computing).append(file)
+    turn = {file: (number + 0.5) / len(kind) for kind in (waiting, computing) for number, file in enumerate(kind)}
+    items.sort(key=lambda item: -1 if item.path in LONGEST else turn[item.path])
 
 
 @pytest.fixture(scope="session", autouse=True)

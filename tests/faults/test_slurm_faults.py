@@ -205,9 +205,11 @@ def test_a_time_limit_is_a_cause_of_its_own_and_grows_if_the_config_says_so(tmp_
         subprocess.run(["scancel", cancel_task], check=True)
         driven.result(timeout=60)
     causes = [r.get("cause") for r in map(json.loads, (run / jobs.FILE).read_text().splitlines()) if r.get("cause")]
-    assert causes == ["timeout", "cancelled"]
-    script = (attempt_directory(run, Unit(0, "sft"), 2) / "sbatch.sh").read_text()
-    assert "--time=2" in script
+    # Slurm may signal a minute early: on a busy machine before the first try has said that it started.
+    assert causes in (["timeout", "cancelled"], ["timeout", "timeout", "cancelled"])
+    for number, minutes in zip(range(1, len(causes) + 1), (1, 2, 4), strict=False):
+        script = (attempt_directory(run, Unit(0, "sft"), number) / "sbatch.sh").read_text()
+        assert f"--time={minutes}\n" in script
 
 
 def test_scancel_of_one_array_task_repeats_only_that(

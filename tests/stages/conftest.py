@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -149,8 +151,21 @@ def module(unit: Unit) -> str:
 
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    """A run up to its first update, the evaluation of the warm start, and rollouts for a second update."""
-    folder = tmp_path_factory.mktemp("prepared")
+    """A run up to its first update, the evaluation of the warm start, and rollouts for a second update.
+
+    The first of pytest's workers that asks makes it, and each has a copy.
+    """
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "prepared by one"
+    shared.mkdir(exist_ok=True)
+    with (shared / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (shared / "whole").exists():
+            _prepare(Path(tempfile.mkdtemp(dir=shared))).run.rename(shared / "whole")
+    return Tiny(shutil.copytree(shared / "whole", tmp_path_factory.mktemp("prepared") / "tiny"))
+
+
+def _prepare(folder: Path) -> Tiny:
     (folder / "tiny.yaml").write_text(RECIPE)
     tiny = Tiny(rundir.create_or_resume(compose.compose(folder / "tiny.yaml", [f"runs_dir={folder}"])))
     waves = [
