@@ -87,7 +87,6 @@ class Canvas:
         self._window = window
         model.vis.global_.offwidth = model.vis.global_.offheight = size
         self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_150)
-        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
         self._scene = mujoco.MjvScene(model, maxgeom=_MOST_GEOMS)
         self._option = mujoco.MjvOption()
         self._option.geomgroup[0] = 0  # collision shapes
@@ -106,7 +105,9 @@ class Canvas:
         Returns:
             uint8 [size, size, 3], RGB.
         """
-        self._window.make_current()  # another scene may have been drawn since
+        self._window.make_current()
+        # OpenGL draws into whichever canvas was drawn last until it is told.
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
         self._camera.fixedcamid = model.camera(camera).id
         everything = mujoco.mjtCatBit.mjCAT_ALL.value
         mujoco.mjv_updateScene(model, data, self._option, None, self._camera, everything, self._scene)

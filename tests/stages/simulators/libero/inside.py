@@ -224,6 +224,25 @@ def canvases():
     return told
 
 
+def strangers():
+    """Images of two tasks among different things, drawn in turns."""
+    tasks = [SOUP, "turn_on_the_stove"]
+    both = build(tasks, num_envs=2)
+    both.reset([0, 1], [Episode(task, 7) for task in tasks], [False, False])
+    seen = [both.observe([slot]) for slot in (0, 1, 0, 1)]
+    told = {"canvases": len(both._stage._canvases), "as alone": []}
+    frames = [both.frame(slot) for slot in (0, 1)]
+    both.close()
+    for slot, task in enumerate(tasks):
+        alone = build([task])
+        alone.reset([0], [Episode(task, 7)], [False])
+        by_itself = alone.observe([0])
+        told["as alone"] += [same(each, by_itself) for each in seen[slot::2]]
+        told["as alone"].append(bool(np.array_equal(frames[slot], alone.frame(0))))
+        alone.close()
+    return told
+
+
 def growth():
     """MB more a reset, once what is opened at first is open."""
     simulator = unsettled_worlds()

@@ -14,7 +14,7 @@ INSIDE = Path(__file__).with_name("inside.py")
 ONE_THREAD = {**dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"), "LP_NUM_THREADS": "0"}
 FACTS = (
     *("spec", "field_with_pictures", "field_with_furniture", "starts", "worlds", "unsettled", "endings", "gripper"),
-    *("expert", "scenes", "canvases", "growth", "refusals", "own_tasks", "digests"),
+    *("expert", "scenes", "canvases", "strangers", "growth", "refusals", "own_tasks", "digests"),
 )
 
 
@@ -165,6 +165,10 @@ def test_tasks_among_the_same_things_share_what_opengl_holds(facts):
     assert (shared["scenes later"], shared["canvases later"]) == (1, 1)  # the first scene was cleared, not its canvas
     assert shared["still"]
     assert (shared["scenes at last"], shared["canvases at last"]) == (1, 1)
+
+
+def test_tasks_among_different_things_are_drawn_in_turns_each_as_alone(facts):
+    assert facts["strangers"] == {"canvases": 2, "as alone": [True] * 6}
 
 
 def test_a_policy_that_looks_at_one_image_needs_no_other_drawn(facts):
