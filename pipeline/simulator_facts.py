@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from pipeline import environments
+from pipeline import environments, simulator_options
 from pipeline.config import Config, Simulator
 from pipeline.errors import UserError
 from pipeline.tasks import catalogue
@@ -72,6 +72,7 @@ def check(config: Config) -> None:
         UserError: one line with the key, its value and the remedy.
     """
     _check_robot(config)
+    _check_limits(config)
     _check_backend(config)
     _check_expert(config)
     _check_states(config)
@@ -115,6 +116,17 @@ def _check_robot(config: Config) -> None:
             f"policy.options.images={images}, but {simulator.name} has {cameras} cameras, {known.wrist_cameras} of "
             f"them at a wrist: set policy.options.images to {cameras} or less"
         )
+
+
+def _check_limits(config: Config) -> None:
+    """Step limits that stages have of their own."""
+    possible = simulator_options.FIELDS.get(config.simulator.name, {}).get("max_episode_steps")
+    for name in ("demonstrate", "rollout"):
+        limit = getattr(config, name).max_episode_steps
+        if possible is not None and limit is not None and not possible.takes(limit):
+            raise UserError(
+                f"{name}.max_episode_steps={limit} is not possible in {config.simulator.name}: set it to {possible}"
+            )
 
 
 def _check_backend(config: Config) -> None:

@@ -88,6 +88,10 @@ def test_every_simulator_with_a_list_of_tasks_is_known():
          "rollout: {num_envs: 512, pipeline_stage_num: 2}",
          "rollout.pipeline_stage_num=2 with rollout.num_workers=1: the worlds of a process of maniskill are stepped "
          "together, so it belongs to one group: set rollout.num_workers to 2 or more"),
+        ("{}\nrollout: {max_episode_steps: 100001}",
+         "rollout.max_episode_steps=100001 is not possible in household: set it to an integer from 1 to 100000"),
+        ("{}\ndemonstrate: {max_episode_steps: 100001}",
+         "demonstrate.max_episode_steps=100001 is not possible in household: set it to an integer from 1 to 100000"),
     ],
 )  # fmt: skip
 def test_what_a_simulator_cannot_do_is_refused(tmp_path, simulator, message):
