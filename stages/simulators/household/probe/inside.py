@@ -36,12 +36,17 @@ def _checks(options: Options, num_envs: int) -> Iterator[Finding]:
 
         yield from Checks(options, num_envs).all()
     else:
+        yield guarded("household", VERSIONS, _version, "pip install baton-vla")
         what = f"simulator.options.backend={options.backend} with {num_envs} worlds a process"
-        versions = packages.versions("household", {"mujoco": NEEDED["mujoco"]}, REMEDY)
-        yield Finding(VERSIONS, "pass", f"mujoco {versions['mujoco']}, which moves the worlds")
         for name in (DEVICE, KERNELS, MEMORY):
             yield Finding(name, "skip", f"{what} takes no MuJoCo Warp")
     yield from worlds.checks(options, num_envs)
+
+
+def _version() -> Finding:
+    """Whether MuJoCo, which is enough without MuJoCo Warp, is what the household was written for."""
+    found = packages.versions("household", {"mujoco": NEEDED["mujoco"]}, "pip install baton-vla")
+    return Finding(VERSIONS, "pass", f"mujoco {found['mujoco']}, which moves the worlds")
 
 
 def _versions() -> Finding:

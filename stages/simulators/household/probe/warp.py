@@ -13,7 +13,7 @@ from stages.simulators.household.benchmark import Benchmark
 from stages.simulators.household.options import Options
 from stages.simulators.household.physics import Physics
 from stages.simulators.household.probe.order import DEVICE, KERNELS, MEMORY
-from stages.simulators.household.warp import memory
+from stages.simulators.household.warp import memory, rendering
 from stages.simulators.household.warp.batch import CONSTRAINTS, CONTACTS, adapted
 from stages.simulators.household.warp.device import Device
 from stages.simulators.probing import Broken, Finding, guarded
@@ -63,8 +63,7 @@ class Checks:
         if not self._by_warp:
             return Finding(MEMORY, "skip", "MuJoCo's worlds are small")
         options, benchmark = self._options, Benchmark(self._options)
-        draws = options.renderer == "mujoco_warp" or (options.renderer == "auto" and self._device.is_gpu)
-        drawn = options.image_size if draws else 0
+        drawn = options.image_size if rendering.draws(options, self._device) else 0
         tasks = np.bincount(benchmark.scene, minlength=len(benchmark.scenes)) / len(benchmark.tasks)
         built = (Physics(scene, benchmark.kit, options.physics_frequency, drawn or 1) for scene in benchmark.scenes)
         models = [adapted(physics.model) for physics in built]

@@ -9,9 +9,16 @@ import mujoco_warp as mjw
 import numpy as np
 import warp as wp
 
+from stages.simulators.household.options import Options
 from stages.simulators.household.scene import CAMERAS
+from stages.simulators.household.warp.device import Device
 
 wp.set_module_options({"enable_backward": False})
+
+
+def draws(options: Options, device: Device) -> bool:
+    """Whether it is this renderer that draws, and not one of the household's others."""
+    return options.renderer == "mujoco_warp" or (options.renderer == "auto" and device.is_gpu)
 
 
 @wp.kernel

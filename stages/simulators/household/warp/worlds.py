@@ -19,7 +19,7 @@ from stages.simulators.household.options import Options
 from stages.simulators.household.physics import Physics
 from stages.simulators.household.scene import CAMERAS
 from stages.simulators.household.state import Snapshot
-from stages.simulators.household.warp import control, judging
+from stages.simulators.household.warp import control, judging, rendering
 from stages.simulators.household.warp import sight as seeing
 from stages.simulators.household.warp.batch import Batch
 from stages.simulators.household.warp.device import Device
@@ -48,7 +48,7 @@ class WarpWorlds(Engine):
         super().__init__(benchmark, num_envs)
         self.name = f"mujoco_warp {mjw.__version__}, mujoco {mujoco.__version__}, warp {wp.__version__}, {device.name}"
         self.deterministic = not device.is_gpu
-        if options.renderer == "mujoco_warp" or (options.renderer == "auto" and device.is_gpu):
+        if rendering.draws(options, device):
             self.images = self._draw
         self._scenes, self._image_size = scenes, options.image_size
         self._data = [mujoco.MjData(physics.model) for physics in scenes]
