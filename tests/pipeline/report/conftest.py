@@ -1,16 +1,20 @@
-"""A run directory filled by hand: units published through the real door, without any stage."""
+"""A run directory filled by hand, units published through the real door without any stage, and its `baton status`."""
 
 import datetime
 import json
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from pipeline import cli, launchers
 from pipeline.artifacts import Artifact, Unit, publish
 from pipeline.config import Config
 from pipeline.resolve import resolve
 from pipeline.rundir import create_or_resume
+from tests.pipeline.report.status_for_tests import Queue
 
 BEGIN = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(hours=1)
 
@@ -97,3 +101,31 @@ def evaluate(put: Publish) -> Publish:
         )
 
     return evaluate
+
+
+@pytest.fixture
+def queue(monkeypatch):
+    queue = Queue()
+
+    def launcher_for(run, config, say=print):
+        queue.say = say
+        return queue
+
+    monkeypatch.setattr(launchers, "launcher_for", launcher_for)
+    return queue
+
+
+@pytest.fixture
+def status(run, tmp_path, monkeypatch, capsys):
+    """What `baton status` prints where `runs` lies, at a width: `status("--all", width=130)`."""
+    monkeypatch.chdir(tmp_path)
+
+    def status(*options, width=80, directory=run):
+        monkeypatch.setenv("COLUMNS", str(width))
+        monkeypatch.setattr(sys, "argv", ["baton", "status", os.path.relpath(directory), *options])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert not ended.value.code
+        return capsys.readouterr().out
+
+    return status

@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 import time
 from pathlib import Path
 
@@ -11,89 +10,16 @@ import pytest
 from pipeline import chain, cli, jobs, launchers, lease, rundir
 from pipeline.artifacts import Unit, attempt_directory
 from pipeline.compose import compose
-from pipeline.report.reasons import words
 from pipeline.tracking import standing
 from pipeline.validation import dump
 from slurm import client
 from slurm.launcher import Job, Sight
 from slurm.states import State
+from tests.pipeline.report.status_for_tests import end, line, submit, told
 
 ROOT = Path(cli.__file__).parents[1]
 ROLLOUTS = ["e0001-rollout-s0000", "e0001-rollout-s0001"]
 PENDING = Sight(State.WAITING, "PENDING (Priority)", queued=65.0)
-
-
-class Queue:
-    """A launcher that shows what it is told and counts how often it is asked."""
-
-    def __init__(self):
-        self.sights, self.live, self.looks, self.complaint, self.say = {}, {}, 0, None, None
-
-    def poll(self, wanted):
-        self.looks += 1
-        if self.complaint:
-            self.say(self.complaint)
-        return {job.key: self.sights.get(job.id, Sight(State.ENDED, "gone from the queue")) for job in wanted}
-
-    def find(self, prefix):
-        return {key: job for key, job in self.live.items() if key.startswith(prefix)}
-
-
-@pytest.fixture
-def queue(monkeypatch):
-    queue = Queue()
-
-    def launcher_for(run, config, say=print):
-        queue.say = say
-        return queue
-
-    monkeypatch.setattr(launchers, "launcher_for", launcher_for)
-    return queue
-
-
-@pytest.fixture
-def status(run, tmp_path, monkeypatch, capsys):
-    """What `baton status` prints where `runs` lies, at a width: `status("--all", width=130)`."""
-    monkeypatch.chdir(tmp_path)
-
-    def status(*options, width=80, directory=run):
-        monkeypatch.setenv("COLUMNS", str(width))
-        monkeypatch.setattr(sys, "argv", ["baton", "status", os.path.relpath(directory), *options])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        assert not ended.value.code
-        return capsys.readouterr().out
-
-    return status
-
-
-def submit(run, unit, job=None, attempt=1, host="slurm"):
-    key = f"{rundir.identity(run)['id']}:{unit}:{attempt}"
-    jobs.append(run, "submit", unit=unit, attempt=attempt, key=key, host="login")
-    if job:
-        jobs.append(run, "submitted", unit=unit, attempt=attempt, key=key, job=job, host=host)
-
-
-def end(run, unit, job, outcome, attempt=1, **fields):
-    key = f"{rundir.identity(run)['id']}:{unit}:{attempt}"
-    jobs.append(run, "ended", unit=unit, attempt=attempt, key=key, job=job, outcome=outcome, **fields)
-
-
-def line(text, *beginning):
-    """The line that begins with these words, in words."""
-    return next(words for words in map(str.split, text.splitlines()) if words[: len(beginning)] == list(beginning))
-
-
-def told(text, unit):
-    """What is said of an open unit, unfolded."""
-    lines = text.splitlines()
-    first = next(number for number, content in enumerate(lines) if content.startswith(unit))
-    more = []
-    for content in lines[first + 1 :]:
-        if not content.startswith(" "):
-            break
-        more.append(content)
-    return " ".join(" ".join([lines[first], *more]).split())
 
 
 def warm(run, put, evaluate):
@@ -146,28 +72,6 @@ def test_open_units_with_their_jobs_and_why_they_wait(run, put, evaluate, status
     assert told(text, "e0001-update") == "e0001-update waiting for e0001-rollout (2 of 2 shards)"
     assert "epoch 2: waiting" in text
     assert max(map(len, text.splitlines())) <= 80
-
-
-@pytest.mark.parametrize(
-    ("reason", "said"),
-    [
-        ("Resources", "nothing that fits is free yet; it is next (Resources)"),
-        ("Dependency", "for e0000-sft (Dependency)"),
-        ("QOSMaxJobsPerUserLimit", "the QOS or account has as many jobs as it may (QOSMaxJobsPerUserLimit)"),
-        ("AssocGrpGRES", "the QOS or account has as much as it may (AssocGrpGRES)"),
-        ("MaxGRESPerAccount", "the QOS or account has as much as it may (MaxGRESPerAccount)"),
-        (
-            "ReqNodeNotAvail, UnavailableNodes:sim0",
-            "the nodes it needs are down, drained or reserved (ReqNodeNotAvail, UnavailableNodes:sim0)",
-        ),
-        ("JobHeldUser", "it is held; to let it go: scontrol release 71_0 (JobHeldUser)"),
-        ("PartitionTimeLimit", "its partition gives less time: lower slurm.rollout.time (PartitionTimeLimit)"),
-        ("JobArrayTaskLimit", "as many shards run as slurm.rollout.array_throttle allows (JobArrayTaskLimit)"),
-        ("FrontEndDown", "FrontEndDown"),
-    ],
-)
-def test_slurms_reasons_in_words(reason, said):
-    assert words(f"PENDING ({reason})", "rollout", "71_0", "e0000-sft") == said
 
 
 def test_the_expected_start(run, status, queue):
@@ -355,106 +259,6 @@ def test_what_is_wrong_with_the_trackers(run, put, evaluate, status):
     standing.write(run, {"mlflow": [line], "tensorboard": []})
     assert f"tracking: {line}" in " ".join(status(width=400).split())
     assert json.loads(status("--json"))["tracking_troubles"] == [line]
-
-
-def test_many_shards_do_not_fill_the_screen(run, status, queue):
-    config = rundir.load(run)
-    (run / "config.yaml").write_text(
-        dump(config.model_copy(update={"rollout": config.rollout.model_copy(update={"shards": 64, "episodes": 128})}))
-    )
-    for shard in range(64):
-        submit(run, f"e0001-rollout-s{shard:04d}", f"71_{shard}")
-        queue.sights[f"71_{shard}"] = Sight(State.RUNNING, "RUNNING", "sim0", 1.0, 2.0)
-    text = status()
-    assert len(text.splitlines()) < 30
-    assert "and 56 more: --all" in text
-    assert line(status(width=130), "1", "rollout")[-2:] == ["71", "sim0"]
-    assert "e0001-rollout-s0063" in status("--all")
-    for shard in range(64):
-        end(run, f"e0001-rollout-s{shard:04d}", f"71_{shard}", "refused", error="no simulator")
-    text = status()
-    assert "and 56 more failed: --all" in text
-    assert text.count("failed after 1 attempts: no simulator") == 8
-    assert status("--all").count("failed after 1 attempts: no simulator") == 64
-
-
-@pytest.fixture(scope="module")
-def long_run(tmp_path_factory):
-    """900 of 1,000 epochs with five units each, published without their files."""
-    from pipeline.config import Config
-
-    folder = tmp_path_factory.mktemp("long")
-    values = {"name": "long", "runs_dir": str(folder), "epochs": 1000, "rollout": {"shards": 3, "episodes": 6}}
-    run = rundir.create_or_resume(Config.model_validate({**values, "evaluate": {"interval": 1}}))
-    id_, lines, began = rundir.identity(run)["id"], [], time.time() - 1e6
-    manifest = {
-        "part": "",
-        "attempt": 1,
-        "inputs": {},
-        "config_digest": "",
-        "code_revision": "",
-        "seed": 0,
-        "files": {f"data/c/{index}": {"size": 1, "sha256": "d" * 64} for index in range(20)},
-        "seconds": {"total": 9.0},
-        "started": "2026-01-01T00:00:00+00:00",
-        "published": "2026-01-01T00:00:10+00:00",
-        "host": "sim0",
-        "job_id": "1",
-        "versions": {},
-    }
-    for number, plan in enumerate(chain.ledger.run_plan(run, rundir.load(run))):
-        unit = plan.unit
-        if unit.epoch > 900:
-            break
-        text = json.dumps({**manifest, "unit": str(unit), "metrics": {"env/success_rate": unit.epoch / 1000}})
-        (run / unit.marker).mkdir(parents=True)
-        (run / unit.marker / "manifest.json").write_text(text)
-        common = {"unit": str(unit), "attempt": 1, "key": f"{id_}:{unit}:1", "time": began + number}
-        lines += [
-            {"event": "submit", **common},
-            {"event": "submitted", "job": str(number), "host": "slurm", **common},
-            {"event": "ended", "job": str(number), "outcome": "published", "queued": 3.0, "node": "sim0", **common},
-        ]
-    (run / "jobs.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines))
-    return run
-
-
-def test_a_thousand_epochs_fit_on_a_screen(long_run, status, queue):
-    text = status(directory=long_run)
-    assert len(text.splitlines()) <= 32
-    assert max(len(line) for line in text.splitlines() if not line.startswith("to continue")) <= 80
-    assert line(text, "0-895")[1:] == ["all", "published", "4478", "4478", "success", "89.5", "%"]
-    assert line(text, "900", "evaluate")[-3:] == ["success", "90.0", "%"]
-    assert "epochs 901 to 1000: waiting" in text
-    assert told(text, "e0901-rollout x 3") == "e0901-rollout x 3 waiting for somebody to drive the run"
-    assert len(status("--all", directory=long_run).splitlines()) > 3000
-
-
-def test_a_thousand_epochs_are_read_at_once(long_run):
-    """Under a second on a quiet machine; the bound leaves room for a busy one."""
-    from pipeline.report.standing import look
-
-    begin = time.process_time()
-    look(long_run)
-    assert time.process_time() - begin < 3
-
-
-def test_a_chain_far_ahead_shares_a_line(long_run, status, queue):
-    before = (long_run / "jobs.jsonl").read_bytes()
-    try:
-        for number, plan in enumerate(chain.ledger.run_plan(long_run, rundir.load(long_run))):
-            if plan.unit.epoch > 900:
-                submit(long_run, str(plan.unit), f"9{number}")
-                queue.sights[f"9{number}"] = Sight(State.WAITING, "PENDING (Dependency)", queued=3.0)
-            if plan.unit.epoch == 905:
-                break
-        text = status(directory=long_run)
-    finally:
-        (long_run / "jobs.jsonl").write_bytes(before)
-    assert line(text, "901", "rollout")[2:4] == ["queued", "0/3"]
-    assert "epochs 903 to 905: queued" in text
-    assert "epochs 906 to 1000: waiting" in text
-    assert len(text.splitlines()) <= 52
 
 
 @pytest.mark.slow
