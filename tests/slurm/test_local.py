@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from slurm import processes
-from slurm.launcher import KEY_VARIABLE, Job, Request, Seat, Sight, fill
-from slurm.local import LocalLauncher
+from slurm.launcher import KEY_VARIABLE, Job, LaunchError, Request, Seat, Sight, fill
+from slurm.local import DEVICES, LocalLauncher
 from slurm.options import Options
 from slurm.states import State
 
@@ -149,7 +149,10 @@ def test_a_time_limit_ends_the_job(request_for: Callable[..., Request]) -> None:
     assert processes.marked(KEY_VARIABLE, request.key) == {}
 
 
-def test_a_family_is_one_process_for_each_index(request_for: Callable[..., Request]) -> None:
+def test_a_family_is_one_process_for_each_index(
+    request_for: Callable[..., Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(DEVICES, raising=False)
     launcher = LocalLauncher()
     seats = (Seat(devices=(2, 5)), Seat(devices=(1,)))
     family = request_for("shard-s%4a", "--shard", "%a", indices=(0, 3), seats=seats)
@@ -163,6 +166,22 @@ def test_a_family_is_one_process_for_each_index(request_for: Callable[..., Reque
         assert arguments == [str(folder / "out"), "--shard", str(index)]
         assert gpus == cards
         assert (folder / "log.txt").is_file()
+
+
+def test_gpus_are_counted_among_those_that_this_process_may_use(
+    request_for: Callable[..., Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(DEVICES, "3, GPU-5f2a ,6")
+    launcher, request = LocalLauncher(), request_for("cards", seats=(Seat(devices=(1, 2)),))
+    job = submit(launcher, request)
+    until(lambda: state(job, launcher) is State.ENDED)
+    assert json.loads((request.folder / "out").read_text())[3] == "GPU-5f2a,6"
+    with pytest.raises(LaunchError) as told:
+        launcher.submit(request_for("more", seats=(Seat(devices=(2, 3)),)))
+    assert str(told.value) == (
+        "CUDA_VISIBLE_DEVICES='3, GPU-5f2a ,6' shows 3 GPUs and a job is to have number 3, counted from 0: unset "
+        "CUDA_VISIBLE_DEVICES, name more GPUs in it, or set cluster.gpus_per_node=3"
+    )
 
 
 def test_a_job_of_another_machine_is_lost_from_here() -> None:
