@@ -1,8 +1,9 @@
 """Messages between a rollout stage and its simulator workers: small things over a socket, arrays through shared memory.
 
-The two sides take turns (a command, then its answer), so each direction needs one piece of memory, written from its
-start for every message. The memory is a memfd: it has no name in any file system and the kernel frees it when the last
-process that holds it is gone. Arrays never pass through pickle, since the two sides may run different numpy versions.
+The two sides take turns (a command, then its answer), so a piece of memory is written from its start for every message.
+Of answers there are two pieces, used in turn: while the stage copies one, the worker is at the next. The memory is a
+memfd: it has no name in any file system and the kernel frees it when the last process that holds it is gone. Arrays
+never pass through pickle, since the two sides may run different numpy versions.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import os
 import pickle
 import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -31,7 +32,8 @@ class Message:
     Attributes:
         verb: what to do, or how it went.
         fields: plain Python values.
-        arrays: views of the shared memory, overwritten by the next message that comes the same way.
+        arrays: views of the shared memory, overwritten by a later message that comes the same way: the next one where
+            there is one piece of memory, the one after that where there are two.
     """
 
     verb: str
@@ -87,17 +89,18 @@ class SharedMemory:
 class Channel:
     """One end of the line between a stage and a worker."""
 
-    def __init__(self, socket: int, outgoing: int, incoming: int) -> None:
-        """Take over three file descriptors.
+    def __init__(self, socket: int, outgoing: Sequence[int], incoming: Sequence[int]) -> None:
+        """Take over file descriptors.
 
         Args:
             socket: one end of a stream socket pair.
-            outgoing: memfd this side writes.
-            incoming: memfd the other side writes.
+            outgoing: memfds this side writes, in turn.
+            incoming: memfds the other side writes, in turn.
         """
         self.connection = Connection(socket)
-        self._outgoing = SharedMemory(outgoing)
-        self._incoming = SharedMemory(incoming)
+        self._outgoing = [SharedMemory(descriptor) for descriptor in outgoing]
+        self._incoming = [SharedMemory(descriptor) for descriptor in incoming]
+        self._sent = 0
 
     def limit(self, seconds: float) -> None:
         """Let `send` and `receive` of this side fail when the other side stops for so long amid a message."""
@@ -108,7 +111,7 @@ class Channel:
                 line.setsockopt(socket.SOL_SOCKET, direction, period)
 
     def send(self, verb: str, fields: Mapping[str, Any], arrays: Mapping[str, np.ndarray] | None = None) -> None:
-        """Send a message; the other side must have read the one before.
+        """Send a message; the other side must be done with what this one's memory held.
 
         Args:
             verb: what to do, or how it went.
@@ -120,17 +123,18 @@ class Channel:
             BlockingIOError: the other side has stopped, see `limit`.
             MemoryShortage: there is no memory for the arrays; nothing was sent.
         """
-        arrays = arrays or {}
-        layout, size = [], 0
+        arrays, turn = arrays or {}, self._sent % len(self._outgoing)
+        memory, layout, size = self._outgoing[turn], [], 0
         for name, array in arrays.items():
             layout.append((name, array.dtype.str, array.shape, size))
             size += -(-array.nbytes // ALIGNMENT) * ALIGNMENT
         if size:
-            self._outgoing.hold(size)
+            memory.hold(size)
         for (_, dtype, shape, offset), array in zip(layout, arrays.values(), strict=True):
             if array.size:
-                self._outgoing.array(dtype, shape, offset)[...] = array
-        self.connection.send_bytes(pickle.dumps((verb, dict(fields), layout), PICKLE_PROTOCOL))
+                memory.array(dtype, shape, offset)[...] = array
+        self.connection.send_bytes(pickle.dumps((verb, dict(fields), turn, layout), PICKLE_PROTOCOL))
+        self._sent += 1
 
     def receive(self) -> Message:
         """Wait for the next message.
@@ -140,13 +144,13 @@ class Channel:
             BlockingIOError: the other side has stopped, see `limit`.
             MemoryShortage: the arrays cannot be mapped.
         """
-        verb, fields, layout = pickle.loads(self.connection.recv_bytes())
-        arrays = {}
+        verb, fields, turn, layout = pickle.loads(self.connection.recv_bytes())
+        arrays, memory = {}, self._incoming[turn]
         for name, dtype, shape, offset in layout:
             empty = np.empty(shape, dtype)
             if empty.size:
-                self._incoming.hold(offset + empty.nbytes)
-                arrays[name] = self._incoming.array(dtype, shape, offset)
+                memory.hold(offset + empty.nbytes)
+                arrays[name] = memory.array(dtype, shape, offset)
             else:
                 arrays[name] = empty
         return Message(verb, fields, arrays)
@@ -154,5 +158,5 @@ class Channel:
     def close(self) -> None:
         """Hang up."""
         self.connection.close()
-        self._outgoing.close()
-        self._incoming.close()
+        for memory in (*self._outgoing, *self._incoming):
+            memory.close()

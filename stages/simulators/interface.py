@@ -131,7 +131,7 @@ class Simulator(abc.ABC):
 
     @abc.abstractmethod
     def observe(self, slots: Sequence[int]) -> Observation:
-        """Render and return what the worlds of `slots` look like now, in the order of `slots`."""
+        """Render and return what the worlds of `slots` look like now, in their order; good until the next call."""
 
     @abc.abstractmethod
     def step_chunk(self, slots: Sequence[int], actions: np.ndarray) -> ChunkResult:

@@ -129,10 +129,11 @@ class Place:
             SimulatorConfigError: the simulator refuses its options.
             SimulatorLost: the process failed too often.
         """
+        answered = None
         try:
             # An answer counts even when it is late: this side may have been away, with the policy or another worker.
             if self.line.poll():
-                self._take()
+                answered = self._take()
                 self._doing = None
             elif time.monotonic() >= self.deadline:
                 waited = time.monotonic() - self._since
@@ -142,6 +143,10 @@ class Place:
         except WorkerFault as fault:
             self._replace(fault)
         self._go_on()
+        if answered is not None:  # copied while the process is at what comes next
+            part, message = answered
+            part.ticket.fill(part.rows, message)
+            part.ticket.missing -= 1
 
     def _begin(self) -> None:
         """The process that is here is a fresh one."""
@@ -168,8 +173,8 @@ class Place:
             except WorkerFault as fault:
                 self._replace(fault)
 
-    def _take(self) -> None:
-        """Take an answer; nothing is noted of one that is no good."""
+    def _take(self) -> tuple[Part, Message] | None:
+        """Take an answer, returned where somebody waits for it; nothing is noted of one that is no good."""
         try:
             message = self.process.receive()
         except SimulatorConfigError as error:
@@ -178,7 +183,7 @@ class Place:
             _, part = self._asked.popleft()
             part.ticket.error = error
             part.ticket.missing -= 1
-            return
+            return None
         self.peak_rss = max(self.peak_rss, message.fields["peak_rss"])
         if self._doing == "start":
             self.spec = message.fields["spec"]
@@ -190,11 +195,11 @@ class Place:
             self._refuse_nan(command, message)
             self._asked.popleft()
             self._failed_in_a_row = 0
-            part.ticket.fill(part.rows, message)
             for row, slot in zip(part.rows, command.slots, strict=True):
                 part.ticket.faults[row] = self._faults[self._faults_before.get(slot, 0) :]
             self._note(command, message)
-            part.ticket.missing -= 1
+            return part, message
+        return None
 
     def _note(self, command: Command, message: Message) -> None:
         """Remember what was done, and the episodes that began by it."""

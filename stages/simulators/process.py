@@ -86,21 +86,21 @@ class WorkerProcess:
         self._log = order.log
         self._log_start = order.log.stat().st_size if order.log is not None and order.log.exists() else 0
         ours, theirs = socket.socketpair()
-        commands, answers = os.memfd_create("baton-commands"), os.memfd_create("baton-answers")
-        inherited = (theirs.fileno(), commands, answers)
+        commands, *answers = (os.memfd_create(f"baton-{name}") for name in ("commands", "answers", "answers"))
+        inherited = (theirs.fileno(), commands, *answers)
         try:
             self.process = _spawn(order, inherited)
         except OSError as error:
             ours.close()
-            os.close(commands)
-            os.close(answers)
+            for memory in (commands, *answers):
+                os.close(memory)
             raise SimulatorConfigError(
                 f"simulator.python: {order.python!r} cannot be run ({error.strerror}); "
                 "name a Python interpreter in which the simulator is installed"
             ) from error
         finally:
             theirs.close()
-        self.channel = Channel(ours.detach(), outgoing=commands, incoming=answers)
+        self.channel = Channel(ours.detach(), outgoing=[commands], incoming=answers)
         self.channel.limit(MESSAGE_SECONDS)
         with contextlib.suppress(WorkerFault):  # one that is gone already is noticed when its answer is waited for
             self.send("make", {"name": order.name, "num_envs": order.num_envs, "options": dict(order.options)})
@@ -182,7 +182,7 @@ class WorkerProcess:
         return os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
 
 
-def _spawn(order: WorkerOrder, inherited: tuple[int, int, int]) -> subprocess.Popen[bytes]:
+def _spawn(order: WorkerOrder, inherited: tuple[int, ...]) -> subprocess.Popen[bytes]:
     search_path = [str(PACKAGE_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     inherited_environment = dict(os.environ)
     if CUDA_DEVICES in order.environment:

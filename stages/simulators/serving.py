@@ -24,18 +24,18 @@ ENVIRONMENTS = Path(__file__).resolve().parents[2] / "configs" / "envs"  # of si
 Arrays = dict[str, np.ndarray]
 
 
-def serve(socket: int, incoming: int, outgoing: int) -> int:
+def serve(socket: int, commands: int, answers: Sequence[int]) -> int:
     """Build a simulator and serve it until told to close.
 
     Args:
         socket: file descriptor of the line to the stage.
-        incoming: that of the memory the stage writes.
-        outgoing: that of the memory the stage reads.
+        commands: that of the memory the stage writes.
+        answers: those of the memories the stage reads.
 
     Returns:
         The exit status: 0 when told to close, 1 when the simulator could not be built or the stage went away.
     """
-    channel = Channel(socket, outgoing=outgoing, incoming=incoming)
+    channel = Channel(socket, outgoing=answers, incoming=[commands])
     try:
         simulator = _build(channel)
         if simulator is None:
@@ -142,7 +142,8 @@ def _outcome(simulator: Simulator, message: Message, result: ChunkResult, length
     over = result.terminated | result.truncated
     cut = np.flatnonzero(result.truncated & ~result.terminated).tolist()
     for row, last in zip(cut, _rows(_looks(simulator, [slots[row] for row in cut])) if cut else (), strict=True):
-        arrays |= {f"last/{row}/{name}": array for name, array in last.items()}
+        # Copied: the simulator's arrays last until it is looked at again.
+        arrays |= {f"last/{row}/{name}": array.copy() for name, array in last.items()}
     follow = {row: start for row, start in enumerate(then) if start is not None and over[row]}
     if follow:
         _begin(simulator, [slots[row] for row in follow], list(follow.values()))

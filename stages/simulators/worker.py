@@ -1,6 +1,6 @@
-"""The process a simulator lives in: `python -m stages.simulators.worker SOCKET INCOMING OUTGOING`.
+"""The process a simulator lives in: `python -m stages.simulators.worker SOCKET COMMANDS ANSWERS...`.
 
-Started by `stages.simulators.process` under the interpreter of the simulator's config, with three inherited file
+Started by `stages.simulators.process` under the interpreter of the simulator's config, with inherited file
 descriptors. Until it knows that this interpreter is fit to serve, nothing but the standard library is imported.
 """
 
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str]) -> int:
     """Serve a simulator until told to close.
 
     Args:
-        arguments: file descriptors of the socket, of the memory to read and of the memory to write.
+        arguments: file descriptors of the socket, of the memory to read and of the memories to write.
 
     Returns:
         The exit status: 0 when told to close, 1 when the simulator could not be built or the stage went away.
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str]) -> int:
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # even where the stage ignores it
-    socket, incoming, outgoing = (int(argument) for argument in arguments)
+    socket, commands, *answers = (int(argument) for argument in arguments)
     _end_with_parent(socket)
     if sys.version_info < OLDEST_PYTHON:
         _refuse(
@@ -46,14 +46,15 @@ def main(arguments: Sequence[str]) -> int:
     except ImportError as error:
         _refuse(socket, f"cannot run a worker ({error}); install numpy there, or name another interpreter")
         return 1
-    return serving.serve(socket, incoming, outgoing)
+    return serving.serve(socket, commands, answers)
 
 
 def _refuse(socket: int, why: str) -> None:
     """Tell the stage that this interpreter will not do, in the form of a channel's message."""
-    message: tuple[str, dict[str, str], list[object]] = (
+    message: tuple[str, dict[str, str], int, list[object]] = (
         "refused",
         {"message": f"simulator.python: {sys.executable} {why}"},
+        0,
         [],
     )
     Connection(socket).send_bytes(pickle.dumps(message, PICKLE_PROTOCOL))

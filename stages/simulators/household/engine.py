@@ -44,8 +44,8 @@ class Engine(abc.ABC):
     Attributes:
         name: of the engine below, with its version.
         deterministic: the same episode and actions give the same numbers in any process.
-        images: draws what the cameras of the worlds of `slots` [n] see, all at once: uint8 [n, cameras, 3, H, W]; None:
-            it does not draw, and they are drawn one after another as `view` shows them.
+        images: draws what the cameras of the worlds of `slots` [n] see, all at once: uint8 [n, cameras, 3, H, W], good
+            until the next call; None: it does not draw, and they are drawn one after another as `view` shows them.
         task: int [N], number of each world's task in the benchmark.
         seed: int [N] of each world's episode, named when something goes wrong.
         steps: int [N], made in the episode.

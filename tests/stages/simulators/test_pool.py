@@ -12,7 +12,7 @@ import pytest
 
 from stages.simulators import interface
 from stages.simulators.interface import Episode, SimulatorConfigError
-from stages.simulators.pool import SimulatorLost, SimulatorPool, Start
+from stages.simulators.pool import SimulatorLost, SimulatorPool, Start, Ticket
 
 FAKES = Path(__file__).parent
 COUNTING = "fakesim.counting"
@@ -64,6 +64,31 @@ def test_worlds_that_rest_show_nothing_and_truncated_ones_are_seen_once_more() -
         assert not stepped.observation.proprio.any()
         assert list(stepped.last) == [1]
         np.testing.assert_array_equal(stepped.last[1].proprio, pool.observe([1]).proprio[0])
+
+
+def test_a_worker_is_at_its_next_command_while_an_answer_is_copied_and_spoils_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    marker, fill, actions = tmp_path / "second chunk", Ticket.fill, np.full((1, 4, 3), 0.5, np.float32)
+
+    def slow(*arguments: Any) -> None:
+        deadline = time.monotonic() + 20
+        while "rewards" in arguments[2].arrays and not marker.exists():
+            assert time.monotonic() < deadline, "the worker waits until its answer is copied"
+            time.sleep(0.01)
+        time.sleep(0.2)  # in which the second answer is written
+        fill(*arguments)
+
+    monkeypatch.setattr(Ticket, "fill", slow)
+    direct = interface.make(COUNTING, 2, {})
+    direct.reset([0, 1], episodes(5, 6), [False] * 2)
+    with SimulatorPool(COUNTING, {"at": 2, "marker": str(marker)}, num_envs=2) as pool:
+        pool.reset([0, 1], episodes(5, 6))
+        tickets = [pool.step_async([slot], actions) for slot in (0, 1)]
+        for slot, ticket in enumerate(tickets):
+            stepped = pool.wait(ticket)
+            np.testing.assert_array_equal(stepped.result.rewards, direct.step_chunk([slot], actions).rewards)
+            np.testing.assert_array_equal(stepped.observation.head, direct.observe([slot]).head)
 
 
 @pytest.mark.parametrize("expert", [False, True])

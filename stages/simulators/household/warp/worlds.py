@@ -50,7 +50,8 @@ class WarpWorlds(Engine):
         self.deterministic = not device.is_gpu
         if rendering.draws(options, device):
             self.images = self._draw
-        self._scenes, self._image_size = scenes, options.image_size
+        self._scenes = scenes
+        self._images = np.empty((0, len(CAMERAS), 3, options.image_size, options.image_size), np.uint8)
         self._data = [mujoco.MjData(physics.model) for physics in scenes]
         self._state = np.zeros((num_envs, max(_width(physics.model) for physics in scenes)), np.float32)
         self._targets = control.packed(controller.home(num_envs, robot.HOME_JOINTS))
@@ -99,7 +100,11 @@ class WarpWorlds(Engine):
         parts = self._by_scene(slots)
         for scene, rows in parts:  # as in `run`
             self._batches[scene].draw(self._taken(slots[rows], scene))
-        images = np.empty((len(slots), len(CAMERAS), 3, self._image_size, self._image_size), np.uint8)
+        if len(parts) == 1:
+            return self._batches[parts[0][0]].drawn(len(slots))
+        if len(self._images) < len(slots):  # kept: new memory of this size costs as much as what is written to it
+            self._images = np.empty((len(slots), *self._images.shape[1:]), np.uint8)
+        images = self._images[: len(slots)]
         for scene, rows in parts:
             images[rows] = self._batches[scene].drawn(len(rows))
         return images

@@ -19,6 +19,7 @@ from stages.simulators.household.simulator import Household
 from stages.simulators.household.warp import memory
 from stages.simulators.household.warp.rendering import BatchRenderer
 from stages.simulators.interface import Episode, make
+from stages.simulators.pool import SimulatorPool, Start
 
 from .conftest import TASKS
 
@@ -90,3 +91,25 @@ def test_the_memory_that_images_take_is_known_beforehand(compiled: None) -> None
     # The nodes of the tree are not among the arrays that can be counted.
     assert 0.7 * memory.of_images(described, 48) < taken[1] - taken[0] < memory.of_images(described, 48)
     assert memory.of_images(described, 0) == 0
+
+
+@pytest.mark.parametrize("tasks", [TASKS[:1], TASKS])
+def test_what_a_truncated_world_looked_like_is_not_overdrawn_by_the_episode_that_follows(
+    compiled: None, tasks: list[str]
+) -> None:
+    options = {"tasks": tasks, "backend": "mujoco_warp", "renderer": "mujoco_warp", "image_size": 32}
+    actions = np.full((3, 2, 14), 0.3, np.float32)
+    first, then = ([Episode(tasks[i % len(tasks)], 10 * batch + i) for i in range(3)] for batch in (0, 1))
+    with SimulatorPool("household", {**options, "max_episode_steps": 2}, 3) as pool:
+        pool.reset(range(3), first)
+        stepped = pool.step(range(3), actions, [Start(episode, False) for episode in then])
+        assert stepped.restarted.all()
+        begun = pool.reset(range(3), then)
+    with SimulatorPool("household", options, 3) as pool:
+        pool.reset(range(3), first)
+        ended = pool.step(range(3), actions).observation
+    for name in ("head", "wrist", "proprio"):
+        np.testing.assert_array_equal(getattr(stepped.observation, name), getattr(begun, name))
+        last = np.stack([getattr(stepped.last[row], name) for row in range(3)])
+        np.testing.assert_array_equal(last, getattr(ended, name))
+        assert not np.array_equal(last, getattr(begun, name))

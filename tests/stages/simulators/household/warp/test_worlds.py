@@ -1,5 +1,7 @@
 """Worlds that MuJoCo Warp moves, in its CPU mode: the same as MuJoCo's, and held to the same interface."""
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -90,7 +92,7 @@ def test_an_episode_is_the_same_alone_in_a_crowd_and_whatever_was_there_before(w
     actions = _actions(1, length=12)
     _begin(warp, first=40)
     warp.step_chunk(SLOTS, actions)
-    expected = warp.observe([2])
+    expected = copy.deepcopy(warp.observe([2]))
     _begin(warp, first=50)
     warp.step_chunk([2, 0], _actions(2, count=2, length=3))
     warp.reset([1], [_episodes(40)[2]], [False])
@@ -105,7 +107,7 @@ def test_a_restored_world_goes_on_exactly_as_the_saved_one_did(warp):
     warp.expert_chunk([0, 1], 13)
     state = warp.save_state(0)
     actions, _, result = warp.expert_chunk([0], 10)
-    after = warp.observe([0])
+    after = copy.deepcopy(warp.observe([0]))
     warp.expert_chunk([3], 9)
     warp.restore_state(3, state)  # a world of another scene
     again, _, repeated = warp.expert_chunk([3], 10)
