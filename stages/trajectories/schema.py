@@ -19,8 +19,8 @@ import numpy as np
 from stages.simulators.interface import HELD_OUT, split_of
 
 SCHEMA_VERSION = 1
-DECISIONS_PER_FILE = 64
-CHUNK_BYTES = 1024 * 1024
+FILE_BYTES, DECISIONS_PER_FILE = 1 << 25, (64, 512)  # of a file: the images' bytes; decisions at least and at most
+CHUNK_BYTES = 1 << 20
 NO_GROUP = -1
 IMAGES = ("head", "wrist")
 Kind = Literal["tokens", "chain", "demonstration"]
@@ -41,14 +41,14 @@ class ArrayLayout:
         path: its name in the shard.
         dtype: numpy's name of its type.
         shape: its shape behind the first axis, which is D or E.
-        streamed: large: stored in chunks of a few decisions and `DECISIONS_PER_FILE` a file; the others are one chunk
-            in one file.
+        rows_per_file: decisions in a file of a streamed array, which is large and stored in chunks of some of them; 0:
+            the array is not streamed, but one chunk in one file.
     """
 
     path: str
     dtype: str
     shape: tuple[int, ...] = ()
-    streamed: bool = False
+    rows_per_file: int = 0
 
     @property
     def chunk_rows(self) -> int:
@@ -58,7 +58,7 @@ class ArrayLayout:
         even decisions drawn at random are read sooner so.
         """
         rows = CHUNK_BYTES // (np.dtype(self.dtype).itemsize * math.prod(self.shape))
-        return min(DECISIONS_PER_FILE, 1 << (max(1, rows).bit_length() - 1))
+        return min(self.rows_per_file, _power_of_two(rows))
 
 
 EPISODE_ARRAYS = {
@@ -130,16 +130,27 @@ class ShardSpec:
         image = (3, *self.image_size)
         return {"head": image, "wrist": (self.wrist_cameras, *image)}
 
+    @property
+    def decisions_per_file(self) -> int:
+        """Decisions whose images share a file, a power of two.
+
+        Small images share it with more of their kind: zarr's own work is by the file and by the chunk, and takes one
+        thread at a time.
+        """
+        least, most = DECISIONS_PER_FILE
+        images = sum(math.prod(shape) for shape in self.image_shapes().values())
+        return min(most, max(least, _power_of_two(FILE_BYTES // images)))
+
     def decision_arrays(self) -> dict[str, ArrayLayout]:
         """The arrays with one row a decision.
 
         Returns:
             Field of `EpisodeRecord` and of `Trajectories` -> how it is stored; images that have no element are not.
         """
-        step, number = (self.chunk,), (self.chunk, self.action_dim)
+        step, number, rows = (self.chunk,), (self.chunk, self.action_dim), self.decisions_per_file
         arrays = {
             **{
-                field: ArrayLayout(f"observations/{field}", "uint8", shape, streamed=True)
+                field: ArrayLayout(f"observations/{field}", "uint8", shape, rows)
                 for field, shape in self.image_shapes().items()
                 if math.prod(shape)
             },
@@ -153,7 +164,7 @@ class ShardSpec:
         if self.chain_shape is None:
             arrays["tokens"] = ArrayLayout("actions/tokens", "int16", number)
         else:
-            arrays["chain"] = ArrayLayout("actions/chain", "float32", self.chain_shape, streamed=True)
+            arrays["chain"] = ArrayLayout("actions/chain", "float32", self.chain_shape, rows)
             arrays["step"] = ArrayLayout("actions/step", "int16")
         arrays["log_probs"] = ArrayLayout("log_probs", "float32", number)
         arrays["values"] = ArrayLayout("values", "float32")
@@ -276,6 +287,11 @@ class EpisodeRecord:
 
 
 OPTIONAL_FIELDS = tuple(field.name for field in dataclasses.fields(EpisodeRecord) if field.default is None)
+
+
+def _power_of_two(limit: int) -> int:
+    """The greatest that is not above a limit, and at least 1."""
+    return 1 << (max(1, limit).bit_length() - 1)
 
 
 def _with_tuples(stored: dict[str, Any]) -> dict[str, Any]:

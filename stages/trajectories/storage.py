@@ -11,7 +11,7 @@ from zarr.codecs import ZstdCodec
 from zarr.errors import NodeNotFoundError
 
 from pipeline.errors import UserError
-from stages.trajectories.schema import DECISIONS_PER_FILE, ArrayLayout
+from stages.trajectories.schema import ArrayLayout
 
 REMEDY = "make the shard again with `baton rerun`"
 # What zarr, its codecs and numpy raise for files that are absent, cut short or altered.
@@ -19,13 +19,13 @@ DAMAGE = (OSError, ValueError, TypeError, KeyError, RuntimeError)
 
 
 def create_stream(root: zarr.Group, layout: ArrayLayout) -> zarr.Array[Any]:
-    """Create an empty array of [0, *layout.shape]: `DECISIONS_PER_FILE` rows a file, in chunks."""
+    """Create an empty array of [0, *layout.shape]: `layout.rows_per_file` rows a file, in chunks."""
     return root.create_array(
         layout.path,
         shape=(0, *layout.shape),
         dtype=layout.dtype,
         chunks=(layout.chunk_rows, *layout.shape),
-        shards=(DECISIONS_PER_FILE, *layout.shape),
+        shards=(layout.rows_per_file, *layout.shape),
         compressors=_compressor(),
         # A black image is written as well: then a file that is not there is always damage.
         config={"write_empty_chunks": True},

@@ -18,7 +18,6 @@ import zarr
 from pipeline.errors import UserError
 from stages.trajectories.consistency import check_groups
 from stages.trajectories.schema import (
-    DECISIONS_PER_FILE,
     EPISODE_ARRAYS,
     IMAGES,
     TAKEN,
@@ -99,7 +98,7 @@ class ShardImages:
         if array is None:
             return
         # A call costs more than a few decisions: near ones are read together, up to the end of a file.
-        apart = (np.diff(rows) > NEAR) | (np.diff(rows // DECISIONS_PER_FILE) > 0)
+        apart = (np.diff(rows) > NEAR) | (np.diff(rows // (array.shards or array.chunks)[0]) > 0)
         for near in np.split(np.arange(len(rows)), np.flatnonzero(apart) + 1):
             first, last = int(rows[near[0]]), int(rows[near[-1]])
             part = fetch(array, slice(first, last + 1), self.path, f"observations/{field}")

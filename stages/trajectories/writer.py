@@ -23,7 +23,6 @@ from stages.simulators.interface import split_of
 from stages.trajectories.consistency import check_record
 from stages.trajectories.reader import read
 from stages.trajectories.schema import (
-    DECISIONS_PER_FILE,
     EPISODE_ARRAYS,
     NO_GROUP,
     SCHEMA_VERSION,
@@ -65,10 +64,10 @@ class ShardWriter:
         self._root = zarr.open_group(path, mode="a", zarr_format=3)
         self._layouts = spec.decision_arrays()
         self._streams = {
-            field: create_stream(self._root, layout) for field, layout in self._layouts.items() if layout.streamed
+            field: create_stream(self._root, layout) for field, layout in self._layouts.items() if layout.rows_per_file
         }
         self._rows: dict[str, list[np.ndarray]] = {
-            field: [] for field, layout in self._layouts.items() if not layout.streamed
+            field: [] for field, layout in self._layouts.items() if not layout.rows_per_file
         }
         self._episodes: dict[str, list[Any]] = {field: [] for field in EPISODE_ARRAYS}
         self._parts = self._no_parts()
@@ -110,16 +109,16 @@ class ShardWriter:
         self._note(episode)
         for field, rows in self._rows.items():
             rows.append(getattr(episode, field))
-        begin = 0
+        begin, whole = 0, self._spec.decisions_per_file
         while begin < len(episode):
-            filled = self._decisions % DECISIONS_PER_FILE
-            count = min(len(episode) - begin, DECISIONS_PER_FILE - filled)
+            filled = self._decisions % whole
+            count = min(len(episode) - begin, whole - filled)
             for field, parts in self._parts.items():
                 parts.append(getattr(episode, field)[begin : begin + count])
             self._decisions += count
             begin += count
-            if filled + count == DECISIONS_PER_FILE:
-                self._flush(DECISIONS_PER_FILE)
+            if filled + count == whole:
+                self._flush(whole)
 
     def close(self) -> Trajectories:
         """Write what is left, then open the shard again and check all of it.
@@ -137,8 +136,8 @@ class ShardWriter:
             self.abort()
             raise InconsistentEpisode(f"{self._path}: a shard needs an episode; none was added")
         try:
-            if self._decisions % DECISIONS_PER_FILE:
-                self._flush(self._decisions % DECISIONS_PER_FILE)
+            if rest := self._decisions % self._spec.decisions_per_file:
+                self._flush(rest)
             self._wait(0)
         finally:
             self.abort()

@@ -33,7 +33,7 @@ from shards import images as drawn
 from stages.simulators import interface
 from stages.simulators.household import catalogue
 from stages.simulators.interface import Episode
-from stages.trajectories.schema import DECISIONS_PER_FILE, IMAGES, ShardSpec
+from stages.trajectories.schema import IMAGES, ShardSpec
 
 STRIDE = 8
 
@@ -153,12 +153,12 @@ def measure(candidate: Candidate, images: Images, pixels: int) -> list[float]:
                 shape=part.shape,
                 dtype=part.dtype,
                 chunks=(layout.chunk_rows, *layout.shape),
-                shards=(DECISIONS_PER_FILE, *layout.shape) if candidate.sharded else None,
+                shards=(layout.rows_per_file, *layout.shape) if candidate.sharded else None,
                 filters=candidate.filters,
                 compressors=candidate.compressor,
             )
-            for first in range(0, decisions, DECISIONS_PER_FILE):
-                rows = slice(first, first + DECISIONS_PER_FILE)
+            for first in range(0, decisions, layout.rows_per_file):
+                rows = slice(first, first + layout.rows_per_file)
                 array[rows] = candidate.forward(part[rows])
         written = np.array([time.perf_counter(), time.process_time()])
         read = {name: candidate.backward(np.asarray(zarr.open_array(f"{directory}/{name}")[:])) for name in images}
@@ -178,7 +178,7 @@ def measure(candidate: Candidate, images: Images, pixels: int) -> list[float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--decisions", type=int, default=2 * DECISIONS_PER_FILE)
+    parser.add_argument("--decisions", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     for pixels in (224, 64):

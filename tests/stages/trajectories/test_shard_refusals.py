@@ -13,15 +13,17 @@ from hypothesis import strategies as st
 from pipeline.artifacts import publish
 from pipeline.errors import UserError
 from stages.simulators.interface import HELD_OUT, split_of
-from stages.trajectories import InconsistentEpisode, ShardSpec, ShardWriter, concatenate, read
+from stages.trajectories import InconsistentEpisode, ShardSpec, ShardWriter, concatenate, read, schema
 
 
 @pytest.fixture(scope="module")
 def sound(spec, attributes, make_episode, tmp_path_factory):
     path = tmp_path_factory.mktemp("sound") / "shard"
-    with ShardWriter(path, spec, attributes) as writer:
-        writer.append(make_episode(spec, 70, 1))
-        writer.append(make_episode(spec, 3, 2))
+    with pytest.MonkeyPatch.context() as smaller:  # files than are written otherwise: two for images
+        smaller.setattr(schema, "DECISIONS_PER_FILE", (64, 64))
+        with ShardWriter(path, spec, attributes) as writer:
+            writer.append(make_episode(spec, 70, 1))
+            writer.append(make_episode(spec, 3, 2))
     return path
 
 

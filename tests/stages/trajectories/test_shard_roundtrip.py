@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import UserError
 from stages.simulators.interface import HELD_OUT
-from stages.trajectories import EpisodeRecord, ShardSpec, ShardWriter, concatenate, read
+from stages.trajectories import EpisodeRecord, ShardSpec, ShardWriter, concatenate, read, schema
 from stages.trajectories.writer import THREADS
 
 size = st.integers(1, 5)
@@ -101,7 +101,9 @@ def two_shards(spec, attributes, make_episode, tmp_path_factory):
     assert [spec.decision_arrays()[field].chunk_rows for field in ("head", "wrist")] == [32, 16]
     parts = [[make_episode(spec, 70, 1), make_episode(spec, 30, 2)], [make_episode(spec, 100, 3)]]
     place = tmp_path_factory.mktemp("two")
-    shards = [write(place / str(i), spec, attributes, episodes) for i, episodes in enumerate(parts)]
+    with pytest.MonkeyPatch.context() as smaller:  # files than are written otherwise: several of them
+        smaller.setattr(schema, "DECISIONS_PER_FILE", (64, 64))
+        shards = [write(place / str(i), spec, attributes, episodes) for i, episodes in enumerate(parts)]
     flat = sum(parts, [])
     return concatenate(shards), *(np.concatenate([getattr(e, field) for e in flat]) for field in ("head", "wrist"))
 
@@ -176,8 +178,17 @@ def test_images_of_full_size_share_chunks_of_a_megabyte_at_most(spec):
 
 
 def test_few_files(spec, attributes, make_episode, tmp_path):
-    write(tmp_path / "s", spec, attributes, [make_episode(spec, 200, 1)])
-    assert len(content(tmp_path / "s")) == 40 + 2 * math.ceil(200 / 64)
+    write(tmp_path / "s", spec, attributes, [make_episode(spec, 600, 1), make_episode(spec, 700, 2)])
+    assert len(content(tmp_path / "s")) == 40 + 2 * math.ceil(1300 / 512)
+
+
+@pytest.mark.parametrize(
+    ("size", "wrists", "rows"), [(8, 2, 512), (64, 2, 512), (128, 1, 256), (128, 2, 128), (224, 2, 64), (1024, 2, 64)]
+)
+def test_small_images_share_a_file_with_more_of_their_kind(spec, size, wrists, rows):
+    spec = dataclasses.replace(spec, image_size=(size, size), wrist_cameras=wrists)
+    assert spec.decisions_per_file == rows
+    assert all(layout.rows_per_file in (0, rows) for layout in spec.decision_arrays().values())
 
 
 def test_black_images_are_stored(spec, attributes, make_episode, tmp_path):
@@ -187,7 +198,7 @@ def test_black_images_are_stored(spec, attributes, make_episode, tmp_path):
 
 def test_memory_is_that_of_a_few_files(spec, attributes, make_episode, tmp_path):
     spec = dataclasses.replace(spec, image_size=(40, 40))
-    file_bytes = 64 * 3 * 3 * 40 * 40
+    file_bytes = spec.decisions_per_file * 3 * 3 * 40 * 40
     # Views of one image: only what the writer itself keeps is counted.
     image = np.random.default_rng(0).integers(0, 256, (1, 2, 3, 40, 40), dtype=np.uint8)
     bare = make_episode(dataclasses.replace(spec, image_size=(1, 1)), 64, 1)
@@ -204,10 +215,11 @@ def test_memory_is_that_of_a_few_files(spec, attributes, make_episode, tmp_path)
         tracemalloc.stop()
     files = peak / file_bytes
     # A thread has a file, its compressed parts and what is read back; one more for what is being gathered.
-    assert files < 1 + 3 * THREADS, f"{files:.1f} files of {file_bytes} bytes were held at once, 64 were written"
+    assert files < 1 + 3 * THREADS, f"{files:.1f} files of {file_bytes} bytes were held at once, 8 were written"
 
 
 def test_what_waits_to_be_written_is_bounded(spec, attributes, make_episode, tmp_path, monkeypatch):
+    monkeypatch.setattr(schema, "DECISIONS_PER_FILE", (64, 64))
     monkeypatch.setattr("stages.trajectories.writer.WAITING_BYTES", 3 * 64 * 3 * 3 * 6 * 8)
     done: list[int] = []
     with ShardWriter(tmp_path / "s", spec, attributes) as writer:
