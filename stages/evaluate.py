@@ -37,7 +37,7 @@ def evaluate(work: Work) -> None:
             policy.accelerate()
     plan = schedule.evaluations(config)
     scratch = work.scratch("evaluate")
-    outcomes: dict[int, Played] = {}
+    outcomes, solved = dict[int, Played](), 0
     with open_pool(work, stage) as pool, filming(work, pool.spec) as films:
         about = {"name": pool.spec.name, "version": pool.spec.version, "renderer": pool.spec.renderer}
         (scratch / "simulator.json").write_text(json.dumps({**about, "split": schedule.EVALUATION}) + "\n")
@@ -46,8 +46,8 @@ def evaluate(work: Work) -> None:
         for played in logged(work.directory / LOG, player.play(plan)):
             outcomes[played.planned.index] = played
             played.forget_images()
-            success = sum(p.success for p in outcomes.values()) / len(outcomes)
-            work.tell(len(outcomes), len(plan), {"env/success_rate": success})
+            solved += played.success
+            work.tell(len(outcomes), len(plan), {"env/success_rate": solved / len(outcomes)})
     played_all = [outcomes[i] for i in sorted(outcomes)]
     with (scratch / "episodes.jsonl").open("w") as file:
         for played in played_all:

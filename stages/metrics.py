@@ -12,7 +12,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -69,14 +69,16 @@ class Phases:
 
     TOTAL = "total"
 
-    def __init__(self, path: Path | None = None) -> None:
+    def __init__(self, path: Path | None = None, turning: Callable[[], None] | None = None) -> None:
         """Start the clock of the total.
 
         Args:
             path: `phases.jsonl`, which gets a line `{"time", "phase"}` whenever another phase begins or goes on;
                 None: no file.
+            turning: called then.
         """
-        self._path = path
+        self._path, self._turning = path, turning
+        self._noted: str | None = None
         self._seconds: dict[str, float] = {}
         self._open: list[str] = []
         self._began = self._turned = time.monotonic()
@@ -113,8 +115,13 @@ class Phases:
         self._turned = now
 
     def _note(self) -> None:
+        if self._open[-1] == self._noted:  # a stage writes a thousand episodes one after another
+            return
+        self._noted = self._open[-1]
+        if self._turning is not None:
+            self._turning()
         if self._path is not None:
-            _append(self._path, {"time": time.time(), "phase": self._open[-1]})
+            _append(self._path, {"time": time.time(), "phase": self._noted})
 
 
 def plain(metrics: Mapping[str, Any]) -> dict[str, float | None]:

@@ -61,13 +61,14 @@ def rollout(work: Work) -> None:
         player = Player(pool, actor, groups=stage.pipeline_stage_num, phases=work.phases, shoot=films.shoot)
         spec = shard_spec(work, pool.spec, "chain" if policy.chain_shape else "tokens", policy.chain_shape)
         with ShardWriter(work.scratch("rollout"), spec, attributes(work, pool.spec, version)) as writer:
-            done: list[Played] = []
+            done, solved = list[Played](), 0
             for played in in_order(plan, logged(work.directory / LOG, player.play(plan))):
                 with work.phases("write"):
                     writer.append(record(played))
                 played.forget_images()
                 done.append(played)
-                work.tell(len(done), len(plan), {"rollout/success_rate": success_rate(done)})
+                solved += played.success
+                work.tell(len(done), len(plan), {"rollout/success_rate": solved / len(done)})
             with work.phases("write"):
                 writer.close()
     work.summary |= rollout_metrics(done)
@@ -112,7 +113,7 @@ def demonstrate(work: Work) -> None:
         filming(work, pool.spec) as films,
     ):
         spec = shard_spec(work, pool.spec, "demonstration")
-        attempts: list[demonstrations.Attempt] = []
+        attempts, solved = list[demonstrations.Attempt](), 0
         with ShardWriter(work.scratch("demonstrate"), spec, attributes(work, pool.spec, None)) as writer:
             for played in expert_episodes(work, pool, plan, films.shoot):
                 kept = played.success or not stage.only_success
@@ -121,8 +122,8 @@ def demonstrate(work: Work) -> None:
                         writer.append(played)
                 steps = int(played.executed[:, : stage.stride].sum())  # windows overlap behind that
                 attempts.append(demonstrations.Attempt(played.task, played.success, kept, len(played.executed), steps))
-                rate = sum(attempt.success for attempt in attempts) / len(attempts)
-                work.tell(len(attempts), len(plan), {"rollout/success_rate": rate})
+                solved += played.success
+                work.tell(len(attempts), len(plan), {"rollout/success_rate": solved / len(attempts)})
             if not any(attempt.kept for attempt in attempts):
                 raise UserError(
                     f"{work.unit}: the expert solved none of {len(plan)} episodes; make the task easier in "

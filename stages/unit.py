@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 PACKAGES = ("torch", "deepspeed", "transformers", "zarr", "numpy", "mujoco")
 TELL_S = 5.0
+PROGRESS_S = 0.2  # replacing a file takes a millisecond on a good file system, and a thousand episodes may end together
 
 
 class Work:
@@ -56,12 +57,13 @@ class Work:
         self.directory = artifacts.incarnation_directory(self._attempt_directory, restarts)
         self.directory.mkdir(parents=True, exist_ok=True)
         self.started = artifacts.now()
-        self.phases = Phases(self.directory / "phases.jsonl")
+        self.phases = Phases(self.directory / "phases.jsonl", self._write_progress)
         self.metrics = MetricsLog(self.directory / "metrics.jsonl")
         self._usage = MetricsLog(self.directory / "usage.jsonl")
         # By an earlier start under the same number.
         self._logged_before = {log.path: log.path.stat().st_size for log in (self.metrics, self._usage)}
-        self._told = 0.0
+        self._told = self._progressed = 0.0
+        self._progress: tuple[int, int, dict[str, float] | None] | None = None  # not written yet
         self.summary: dict[str, float] = {}
         self.publishes = True
         self._inputs: dict[str, str] = {}
@@ -108,9 +110,19 @@ class Work:
         return stream(self.config.seed, label, *indices)
 
     def progress(self, done: int, total: int, metrics: dict[str, float] | None = None) -> None:
-        """Tell whoever watches how far the unit is; stop here if a library has swallowed the signal's exception."""
+        """Tell whoever watches how far the unit is; stop here if a library has swallowed the signal's exception.
+
+        It is written at most every `PROGRESS_S`, at the end, and when the stage turns to another phase.
+        """
         signals.check()
-        write_progress(self.directory / "progress.json", done, total, metrics)
+        self._progress = (done, total, metrics)
+        if done == total or time.monotonic() - self._progressed >= PROGRESS_S:
+            self._write_progress()
+
+    def _write_progress(self) -> None:
+        if self._progress is not None:
+            write_progress(self.directory / "progress.json", *self._progress)
+            self._progress, self._progressed = None, time.monotonic()
 
     def tell(self, done: int, total: int, metrics: dict[str, float]) -> None:
         """Tell how far the unit is, and every few seconds leave a point of a curve over what is done."""
