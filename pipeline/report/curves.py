@@ -57,6 +57,8 @@ def curves(groups: Sequence[Group], epochs: int) -> list[Curve]:
         Curve("env/success_rate", values("evaluate", lambda group: group.success), True),
         Curve("rollout/success_rate", values("rollout", lambda group: group.success), True),
         Curve("actor/loss", values("update", lambda group: group.loss), False),
+        # How far an update moves the policy: what tells a learning rate that is too high.
+        Curve("actor/approx_kl", values("update", lambda group: group.told("actor/approx_kl")), False),
     ]
     return [curve for curve in every if curve.known]
 

@@ -59,9 +59,13 @@ class Group:
     @property
     def loss(self) -> float | None:
         """The loss that its newest unit told of; None where the stage has none."""
-        told = (unit.state.metrics or (unit.state.progress or {}).get("metrics", {}) for unit in self.units)
-        losses = [metrics["actor/loss"] for metrics in told if metrics.get("actor/loss") is not None]
-        return losses[-1] if losses else None
+        return self.told("actor/loss")
+
+    def told(self, metric: str) -> float | None:
+        """A metric as its newest unit told of it, published or so far; None where none did."""
+        every = (unit.state.metrics or (unit.state.progress or {}).get("metrics", {}) for unit in self.units)
+        values = [metrics[metric] for metrics in every if metrics.get(metric) is not None]
+        return values[-1] if values else None
 
     @property
     def steps(self) -> tuple[int, int] | None:

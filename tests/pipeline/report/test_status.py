@@ -32,7 +32,7 @@ def warm(run, put, evaluate):
 def finish(put, evaluate, epoch):
     for shard in (0, 1):
         put("rollout", epoch, shard, metrics={"rollout/success_rate": 0.25 + shard / 2})
-    put("update", epoch, metrics={"actor/loss": 0.0123456})
+    put("update", epoch, metrics={"actor/loss": 0.0123456, "actor/approx_kl": 0.04 * epoch})
     if epoch == 2:
         evaluate(2, {"open": "++++", "close": "+++-"})
 
@@ -47,6 +47,7 @@ def test_a_finished_run_is_told_without_asking_anybody(run, put, evaluate, statu
     row = line(text, "1", "rollout")
     assert (row[2:5], row[-3:]) == (["published", "2/2", "2"], ["success", "50.0", "%"])
     assert line(text, "1", "update")[-2:] == ["loss", "0.01235"]
+    assert line(text, "actor/approx_kl")[-2:] == ["0.04", "0.08"]
     assert line(text, "2", "evaluate")[-3:] == ["success", "87.5", "%"]
     assert max(map(len, text.splitlines())) <= 80
     assert "to continue" not in text
