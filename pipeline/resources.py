@@ -16,6 +16,7 @@ from pipeline.slurm_config import Cluster, SlurmOptions
 from slurm import placement
 from slurm.options import Options, megabytes, minutes
 from slurm.placement import Cell, ClusterSpec, NodeGroup, Placement, PlacementError
+from slurm.visible import DEVICES, shown
 
 TRAINING = ("sft", "update")
 CELL_VARIABLE = "BATON_CELL"
@@ -123,8 +124,10 @@ def machine_cores() -> int:
 
 
 def machine_gpus() -> int:
-    """NVIDIA GPUs of this machine, or of the container that this is."""
-    return sum(1 for device in Path("/dev").glob("nvidia*") if device.name.removeprefix("nvidia").isdigit())
+    """NVIDIA GPUs of this machine, or of the container that this is, that this process may use."""
+    there = sum(1 for device in Path("/dev").glob("nvidia*") if device.name.removeprefix("nvidia").isdigit())
+    value = os.environ.get(DEVICES)
+    return there if value is None or not there else len(shown(value))
 
 
 def check_machine(config: Config, shares: Iterable[tuple[str, Share]], cores: int, gpus: int) -> None:
@@ -155,9 +158,10 @@ def check_machine(config: Config, shares: Iterable[tuple[str, Share]], cores: in
                 f"lower {' or '.join(f'{stage}.{key}' for key in keys)} so that it takes at most {cores}"
             )
         if missing := [device for device in each.devices if device >= gpus]:
+            limited = f"; {DEVICES}={os.environ[DEVICES]!r}" if DEVICES in os.environ else ""
             raise UserError(
                 f"cluster.component_placement gives {stage} GPU {missing[0]}, and this machine has {gpus} "
-                f"({'GPUs 0 to ' + str(gpus - 1) if gpus else 'no NVIDIA driver is loaded'}); "
+                f"({'GPUs 0 to ' + str(gpus - 1) if gpus else 'no NVIDIA driver is loaded'}{limited}); "
                 f"name others, or run on CPU cores: add {_without_gpus(config.cluster)} to the command"
             )
 

@@ -19,32 +19,11 @@ from submitit.local.local import LocalExecutor, LocalJob
 
 from slurm import processes
 from slurm.entry import run_module
-from slurm.launcher import KEY_VARIABLE, LOG, Job, LaunchError, Request, Sight
+from slurm.launcher import KEY_VARIABLE, LOG, Job, Request, Sight
 from slurm.states import State
+from slurm.visible import DEVICES, named
 
 CONTROLLER_LOG = "controller.log"
-DEVICES = "CUDA_VISIBLE_DEVICES"
-
-
-def named(gpus: Sequence[int], visible: str | None) -> str:
-    """GPUs as CUDA_VISIBLE_DEVICES is to name them, among those that it shows to this process.
-
-    Args:
-        gpus: indices, counted from 0 among the GPUs that are shown.
-        visible: its value here: indices or UUIDs; None: not set, and all GPUs of the machine are shown.
-
-    Raises:
-        LaunchError: fewer are shown.
-    """
-    if visible is None:
-        return ",".join(map(str, gpus))
-    shown = [name.strip() for name in visible.split(",") if name.strip()]
-    if len(shown) <= max(gpus):
-        raise LaunchError(
-            f"{DEVICES}={visible!r} shows {len(shown)} GPUs and a job is to have number {max(gpus)}, counted from 0: "
-            f"unset {DEVICES}, name more GPUs in it, or set cluster.gpus_per_node={len(shown) or 'null'}"
-        )
-    return ",".join(shown[gpu] for gpu in gpus)
 
 
 class ProcessLauncher:

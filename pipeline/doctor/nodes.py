@@ -10,6 +10,7 @@ from pipeline.config import Config
 from pipeline.doctor import canary
 from pipeline.doctor.canary import Answer, Place
 from pipeline.doctor.check import Check, failed, passed, size, skipped, warned
+from slurm.visible import shown
 
 SKEW_SECONDS = 5.0
 LATE_SECONDS = 2.0
@@ -100,21 +101,21 @@ def _python(place: str, seen: Mapping[str, Any]) -> Check:
 
 def _gpus(place: str, asked: int, seen: Mapping[str, Any]) -> Check:
     name, host, devices = f"GPUs: {place}", seen["host"], seen["devices"]
-    shown = "is not set" if devices is None else f"is {devices!r}"
-    visible = len([device for device in (devices or "").split(",") if device not in ("", "NoDevFiles", "-1")])
+    value = "is not set" if devices is None else f"is {devices!r}"
+    visible = len(shown(devices or ""))
     if visible < asked:
-        found = f"{asked} was asked for, and CUDA_VISIBLE_DEVICES {shown} on {host}"
+        found = f"{asked} was asked for, and CUDA_VISIBLE_DEVICES {value} on {host}"
         return failed(name, found, "ask who runs the site: gres.conf has to name the device files of its GPUs")
     if visible > asked:
-        found = f"{asked} was asked for, and CUDA_VISIBLE_DEVICES {shown} on {host}: jobs may get into each other's way"
+        found = f"{asked} was asked for, and CUDA_VISIBLE_DEVICES {value} on {host}: jobs may get into each other's way"
         return warned(name, found, "try slurm.gpu_option=gpus-per-node, or ask who runs the site")
     if not seen["driver"] and "cards" not in seen:
-        found = f"CUDA_VISIBLE_DEVICES {shown} on {host}, but no NVIDIA driver is loaded there"
+        found = f"CUDA_VISIBLE_DEVICES {value} on {host}, but no NVIDIA driver is loaded there"
         return warned(name, found, "stages would run on CPU cores; use other nodes: slurm.exclude")
     if "torch" in seen and not seen["torch"]["gpus"]:
-        found = f"CUDA_VISIBLE_DEVICES {shown} on {host}, but torch {seen['torch']['version']} can use none"
+        found = f"CUDA_VISIBLE_DEVICES {value} on {host}, but torch {seen['torch']['version']} can use none"
         return failed(name, found, "install torch for the CUDA version of the driver there, see `nvidia-smi`")
-    return passed(name, f"CUDA_VISIBLE_DEVICES {shown} on {host}, as asked")
+    return passed(name, f"CUDA_VISIBLE_DEVICES {value} on {host}, as asked")
 
 
 def _simulator(place: str, seen: Mapping[str, Any]) -> Iterator[Check]:

@@ -307,11 +307,24 @@ def test_several_nodes_without_slurm_are_refused() -> None:
 def test_this_machine_has_cores_and_counts_its_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert resources.machine_cores() >= 1
     monkeypatch.setattr(resources, "Path", lambda folder: tmp_path / folder.strip("/"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    assert resources.machine_gpus() == 0
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     assert resources.machine_gpus() == 0
     (tmp_path / "dev").mkdir()
     for name in ("nvidia0", "nvidia10", "nvidiactl", "nvidia-uvm", "nvidia-caps", "null"):
         (tmp_path / "dev" / name).touch()
     assert resources.machine_gpus() == 2
+    for value, count in (("", 0), ("-1", 0), ("1", 1), ("1,-1,0", 1), ("GPU-5f2a, MIG-7, MIG-8", 3)):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", value)
+        assert resources.machine_gpus() == count
+
+
+def test_gpus_that_are_not_shown_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    asked = config(cluster={"gpus_per_node": 2, "component_placement": {"env,rollout,actor": "0-1"}})
+    with pytest.raises(UserError, match=r"this machine has 1 \(GPUs 0 to 0; CUDA_VISIBLE_DEVICES='3'\); name others"):
+        check_machine(asked, shares(asked), 64, 1)
 
 
 MISSION = """

@@ -17,9 +17,10 @@ import pytest
 
 from slurm import processes
 from slurm.launcher import KEY_VARIABLE, Job, LaunchError, Request, Seat, Sight, fill
-from slurm.local import DEVICES, LocalLauncher
+from slurm.local import LocalLauncher
 from slurm.options import Options
 from slurm.states import State
+from slurm.visible import DEVICES
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
