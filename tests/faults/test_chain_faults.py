@@ -5,7 +5,6 @@ The stages are fakes without work; everything else is what users run.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -14,18 +13,9 @@ from pipeline import chain
 from pipeline.artifacts import Unit, attempt_directory
 from pipeline.errors import UserError
 from pipeline.ledger import published, read
-from slurm.cluster import Cluster
 from tests.faults.slurm_runs_for_tests import FIRST, complete, executions, in_queue, new_run, until
 
-pytestmark = pytest.mark.slow
-
-HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
-
-
-@pytest.fixture(autouse=True)
-def _on_the_cluster(idle_cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(HERE)]))
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("fakes_on_the_cluster")]
 
 
 def test_a_chain_runs_with_nobody_alive(tmp_path: Path) -> None:

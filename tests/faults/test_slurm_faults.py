@@ -33,15 +33,7 @@ from slurm.cluster import Cluster
 from slurm.processes import marked
 from tests.faults.slurm_runs_for_tests import FIRST, SECOND, complete, executions, in_queue, new_run, until
 
-pytestmark = pytest.mark.slow
-
-HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
-
-
-@pytest.fixture(autouse=True)
-def _on_the_cluster(idle_cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(HERE)]))
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("fakes_on_the_cluster")]
 
 
 @pytest.fixture
