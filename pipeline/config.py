@@ -165,7 +165,7 @@ class Algorithm(Block):
     normalize_advantages: bool = True
     """scale advantages to mean 0 and deviation 1 over the epoch"""
     filter_groups: tuple[Probability, Probability] | None = None
-    """GRPO: keep groups whose mean return lies within these bounds; null: all"""
+    """GRPO: learn from groups whose mean return lies within these bounds; null: from all"""
 
 
 class Update(Training):
@@ -174,7 +174,7 @@ class Update(Training):
     passes: Count = 2
     """times the epoch's decisions are gone through"""
     minibatch: Count = 128
-    """decisions an optimizer step, over all ranks"""
+    """decisions an optimizer step, over all ranks; those of filtered groups do not count"""
     lr_warmup_epochs: Index = 0
     """epochs in which the policy's learning rate rises from zero"""
     value_only_epochs: Index = 0

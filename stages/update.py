@@ -52,8 +52,10 @@ def update(work: Work, rank: Rank, device: torch.device) -> None:
         refuse_foreign(rollouts, policy)
         reference = policies.load(work.policy(0), device, config.policy.precision) if config.algorithm.kl_coef else None
     with work.phases("advantages"):
-        mine = np.arange(rank.index, len(rollouts), rank.size)
-        targets = prepare(config.algorithm, rollouts)[mine].to(device)
+        targets = prepare(config.algorithm, rollouts)
+        teaching = that_teach(targets, rank.size)
+        mine = teaching[rank.index :: rank.size]
+        targets = targets[mine].to(device)
         with work.phases("read shards"):
             seen = observe(rollouts, mine).to(device)
     with work.phases("initialise"):
@@ -79,7 +81,7 @@ def update(work: Work, rank: Rank, device: torch.device) -> None:
     temperature = schedule.temperature(config, epoch)
     logged: list[dict[str, float]] = []
     with work.phases("train"):
-        minibatches = plan_minibatches(config, epoch, rank, len(mine), len(rollouts))
+        minibatches = plan_minibatches(config, epoch, rank, len(mine), len(teaching))
         for step, rows in enumerate(minibatches):
             pieces = np.array_split(rows, -(-len(rows) // (stage.micro_batch or len(rows))))
             for piece in pieces:
@@ -108,7 +110,7 @@ def update(work: Work, rank: Rank, device: torch.device) -> None:
     work.summary["actor/lr"] = stage.optimizer.lr * policy_share
     work.summary["actor/ratio_max"] = max(one["actor/ratio_max"] for one in logged)
     work.summary["actor/explained_variance"] = float(explained_variance(targets.values, targets.returns))
-    work.summary["actor/decisions"] = float(len(rollouts))
+    work.summary["actor/decisions"] = float(len(teaching))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,6 +210,20 @@ def prepare(algorithm: Algorithm, rollouts: Trajectories) -> Targets:
         returns,
         mask,
     )
+
+
+def that_teach(targets: Targets, ranks: int) -> np.ndarray:
+    """Decisions that have a part in the loss: those of filtered groups would be gone through for nothing.
+
+    Args:
+        targets: D decisions.
+        ranks: how many processes will share them.
+
+    Returns:
+        Int [n], ascending, at least one a rank; all D where none has a part, so that an epoch always is an update.
+    """
+    teaching = np.flatnonzero(targets.mask.any(dim=1).numpy())
+    return np.resize(teaching, max(len(teaching), ranks)) if len(teaching) else np.arange(len(targets.mask))
 
 
 def losses(
