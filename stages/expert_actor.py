@@ -22,6 +22,7 @@ class ExpertActor:
     """
 
     def __init__(self, pool: SimulatorPool, stride: int) -> None:
+        assert pool.lent is None, "images of demonstrations pass through main memory"
         self._pool, self._stride = pool, stride
 
     def act(

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from stages.gallery import gallery
 from stages.lineup import Planned
 from stages.metrics import Phases
 from stages.play import Sent
 from stages.policies import interface as policies
 from stages.simulators.interface import Observation
-from stages.simulators.pool import SimulatorPool, Start
+from stages.simulators.pool import SimulatorPool, Start, Stepped
 
 
 class PolicyActor:
@@ -31,6 +32,7 @@ class PolicyActor:
     ) -> None:
         self._pool, self._policy = pool, policy
         self._temperature, self._coherent, self._phases = temperature, coherent, phases
+        self._gallery = gallery(pool, policy.device)
         self._instructions = {task.name: task.instruction for task in pool.spec.tasks}
 
     def act(
@@ -42,19 +44,30 @@ class PolicyActor:
     ) -> Sent:
         """See Actor.act."""
         with self._phases("policy"):
-            decision = self._policy.act(self._observation(seen, planned), self._noise(planned), self._temperature)
+            fetched, kept = self._gallery.fill(slots, seen) if self._gallery is not None else (None, None)
+            images = self._gallery.look(slots) if self._gallery is not None else _images(seen)
+            observation = self._observation(*images, seen, planned)
+            decision = self._policy.act(observation, self._noise(planned), self._temperature)
             decided = {
                 "actions": decision.actions.cpu().numpy(),
                 **{name: stored(taken) for name, taken in decision.taken.items()},
                 "log_probs": decision.log_probs.cpu().numpy(),
                 "values": decision.values.cpu().numpy(),
             }
-        return Sent(self._pool.step_async(slots, decided["actions"], then), lambda _: decided)
+            if fetched is not None:
+                fetched.result()
+
+        def note(stepped: Stepped) -> dict[str, np.ndarray]:
+            if kept is not None:
+                kept.result()
+            return decided
+
+        return Sent(self._pool.step_async(slots, decided["actions"], then), note)
 
     def judge(self, seen: Observation, planned: Sequence[Planned]) -> list[float]:
         """See Actor.judge."""
         with self._phases("policy"):
-            decision = self._policy.act(self._observation(seen, planned), None, self._temperature)
+            decision = self._policy.act(self._observation(*_images(seen), seen, planned), None, self._temperature)
             return [float(value) for value in decision.values.cpu()]
 
     def _noise(self, planned: Sequence[Planned]) -> torch.Tensor | None:
@@ -63,10 +76,16 @@ class PolicyActor:
         rows = [self._policy.draw_noise(each.noise, self._coherent) for each in planned if each.noise is not None]
         return torch.from_numpy(np.stack(rows)).to(self._policy.device)
 
-    def _observation(self, seen: Observation, planned: Sequence[Planned]) -> policies.Observation:
+    def _observation(
+        self, head: torch.Tensor, wrist: torch.Tensor, seen: Observation, planned: Sequence[Planned]
+    ) -> policies.Observation:
         instructions = [self._instructions[each.task] for each in planned]
-        arrays = seen.head, seen.wrist, seen.proprio
-        return policies.Observation.from_arrays(*arrays, instructions).to(self._policy.device)
+        proprio = torch.from_numpy(seen.proprio)
+        return policies.Observation(head, wrist, proprio, instructions).to(self._policy.device)
+
+
+def _images(seen: Observation) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.from_numpy(seen.head), torch.from_numpy(seen.wrist)
 
 
 def stored(taken: torch.Tensor) -> np.ndarray:

@@ -59,6 +59,21 @@ class Observation:
     proprio: np.ndarray
 
 
+@dataclasses.dataclass(frozen=True)
+class Gallery:
+    """Memory of a GPU that a stage lends its simulators for the images of all worlds: uint8 [worlds, 1 + V, 3, H, W].
+
+    Attributes:
+        handle: what the driver opens it by in another process (cuIpcGetMemHandle).
+        worlds: of all workers together.
+        first: row of the worker's first world; the others follow in the order of their slots.
+    """
+
+    handle: bytes
+    worlds: int
+    first: int = 0
+
+
 @dataclasses.dataclass
 class ChunkResult:
     """What happened while a chunk of actions ran.
@@ -104,6 +119,7 @@ class SimulatorSpec:
         deterministic: the same episode and actions give the same numbers in any process.
         one_clock: time passes for all worlds of a process whenever it does for one, so none may wait for another.
         wrist_cameras: V, from 0 to 2.
+        gpu: UUID of the GPU that it draws on, if images can stay there (`Simulator.borrow`); else None.
     """
 
     name: str
@@ -117,13 +133,21 @@ class SimulatorSpec:
     deterministic: bool
     one_clock: bool = False
     wrist_cameras: int = 2
+    gpu: str | None = None
 
 
 class Simulator(abc.ABC):
-    """A row of worlds advanced together."""
+    """A row of worlds advanced together.
+
+    Attributes:
+        spec: what it tells of itself.
+        num_envs: N.
+        borrows: it has been lent a gallery.
+    """
 
     spec: SimulatorSpec
     num_envs: int
+    borrows: bool = False
 
     @abc.abstractmethod
     def reset(self, slots: Sequence[int], episodes: Sequence[Episode], film: Sequence[bool]) -> None:
@@ -132,6 +156,21 @@ class Simulator(abc.ABC):
     @abc.abstractmethod
     def observe(self, slots: Sequence[int]) -> Observation:
         """Render and return what the worlds of `slots` look like now, in their order; good until the next call."""
+
+    def borrow(self, gallery: Gallery) -> None:
+        """Be lent memory for `hang`; only one whose `spec` names a GPU is."""
+        raise NotImplementedError(f"simulator {self.spec.name} returns its images")
+
+    def hang(self, slots: Sequence[int]) -> np.ndarray:
+        """Render into the gallery what `observe` would return, and be done when this returns: head camera, then wrists.
+
+        Args:
+            slots: n worlds, each with a row in the gallery.
+
+        Returns:
+            Proprioception, float32 [n, P].
+        """
+        raise NotImplementedError(f"simulator {self.spec.name} returns its images")
 
     @abc.abstractmethod
     def step_chunk(self, slots: Sequence[int], actions: np.ndarray) -> ChunkResult:

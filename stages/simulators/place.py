@@ -245,6 +245,8 @@ class Place:
         if self._doing == "start":
             return "coming up"
         command = self._behind[0] if self._doing == "catch up" else self._asked[0][0]
+        if command.verb == "borrow":
+            return "opening the stage's memory on the GPU"
         verb = {"reset": "resetting to", "observe": "looking at", "step": "stepping", "expert": "playing the expert in"}
         follow = [start.episode for start in command.then if start is not None]
         then = f", then resetting to {_named(follow)}" if follow else ""

@@ -20,11 +20,11 @@ from collections.abc import Callable, Mapping, Sequence
 from multiprocessing import connection
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from stages.simulators.interface import Episode, Observation, SimulatorConfigError, SimulatorSpec
+from stages.simulators.interface import Episode, Gallery, Observation, SimulatorConfigError, SimulatorSpec
 from stages.simulators.place import Limits, Place, SimulatorLost
 from stages.simulators.process import WorkerFault, WorkerOrder
 from stages.simulators.replay import Command, Start
@@ -37,11 +37,24 @@ CLOSE_SECONDS = 5.0  # for all workers together to close by themselves
 T = TypeVar("T")
 
 
+class Lender(Protocol):
+    """Who owns a gallery, for as long as it is lent."""
+
+    @property
+    def handle(self) -> bytes:
+        """See `Gallery`."""
+
+
 class SimulatorPool:
     """`num_envs` worlds in `num_workers` processes; a world is named by its slot in `range(num_envs)`.
 
     A worker does one command at a time, in the order they were asked for. Use a pool from the thread that made it, and
     let that thread live as long as the pool: the kernel ends the workers when the thread ends.
+
+    Attributes:
+        num_envs: worlds.
+        spec: what the simulators tell of themselves.
+        lent: the gallery that images hang in; observations then come with blank images. None: they come with them.
     """
 
     def __init__(
@@ -84,6 +97,7 @@ class SimulatorPool:
         self.num_envs = num_envs
         self._places: list[Place] = []
         self._closed = False
+        self.lent: Lender | None = None
         limits = Limits(timeout_s, start_timeout_s, max_restarts, recycle_episodes)
         bounds = [num_envs * index // num_workers for index in range(num_workers + 1)]
         try:
@@ -187,6 +201,20 @@ class SimulatorPool:
         """Ask for the expert to act for a chunk of `length` actions, else as `step_async`."""
         return self._ask(Command("expert", slots, length=int(length), then=_following(slots, then)), demonstrated)
 
+    def lend(self, lender: Lender) -> None:
+        """Have the images of all worlds hung in a gallery from now on; the pool keeps what lends it.
+
+        Raises:
+            SimulatorConfigError: the simulators cannot open it.
+        """
+        ticket: Ticket[None] = Ticket(0, lambda _: None)
+        for place in self._places:
+            ticket.missing += 1
+            gallery = Gallery(lender.handle, self.num_envs, place.first_slot)
+            place.ask(Command("borrow", (), gallery=gallery), Part(ticket, ()))
+        self.wait(ticket)
+        self.lent = lender
+
     def wait(self, ticket: Ticket[T]) -> T:
         """Return the answer to a ticket, keeping every worker busy meanwhile.
 
@@ -240,7 +268,7 @@ class SimulatorPool:
         slots = [int(slot) for slot in command.slots]
         if len(set(slots)) != len(slots) or not set(slots) <= set(range(self.num_envs)):
             raise ValueError(f"slots {slots}: wanted different ones of 0 to {self.num_envs - 1}")
-        ticket = Ticket(len(slots), finish)
+        ticket = Ticket(len(slots), finish, None if self.lent is None else self._blank(len(slots)))
         shares: dict[Place, list[int]] = {}
         for row, slot in enumerate(slots):
             shares.setdefault(self._owner[slot], []).append(row)
@@ -250,6 +278,12 @@ class SimulatorPool:
             ticket.missing += 1
             place.ask(share, Part(ticket, rows))
         return ticket
+
+    def _blank(self, count: int) -> dict[str, np.ndarray]:
+        """Room for the images of n = `count` worlds that hang in the gallery."""
+        image = (3, *self.spec.image_size)
+        shapes = {"head": (count, *image), "wrist": (count, self.spec.wrist_cameras, *image)}
+        return {name: np.empty(shape, np.uint8) for name, shape in shapes.items()}
 
     def _turn(self) -> None:
         """Wait until a worker answers or is overdue, and see to it."""

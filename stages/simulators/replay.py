@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.simulators.interface import Episode
+from stages.simulators.interface import Episode, Gallery
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,13 +29,14 @@ class Command:
     """Something a worker is asked to do with some of its worlds.
 
     Attributes:
-        verb: "reset", "observe", "step" or "expert".
+        verb: "reset", "observe", "step", "expert" or "borrow".
         slots: worlds, counted within the worker, n of them.
         starts: of a reset, n.
         actions: of a step, float32 [n, K, A].
         length: of an expert's chunk, K.
         then: of a chunk: what each world that ends is reset to at once, n; None lets it rest. Empty: all rest.
         blind: nobody wants to see the worlds afterwards.
+        gallery: what is lent; of no world.
     """
 
     verb: str
@@ -45,10 +46,11 @@ class Command:
     length: int = 0
     then: Sequence[Start | None] = ()
     blind: bool = False
+    gallery: Gallery | None = None
 
     def fields(self) -> dict[str, Any]:
         """Return what goes through the socket."""
-        names = ("slots", "starts", "length", "then", "blind")
+        names = ("slots", "starts", "length", "then", "blind", "gallery")
         return {name: getattr(self, name) for name in names}
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -77,6 +79,7 @@ class History:
 
     def __init__(self) -> None:
         """Start with nothing done."""
+        self._lent: list[Command] = []  # the gallery, which outlasts every episode
         self._commands: list[Command] = []
         self._episodes: dict[int, Episode] = {}
 
@@ -88,6 +91,9 @@ class History:
             restarted: rows of it whose worlds ended and were reset to what was to follow.
         """
         if command.verb == "observe":
+            return
+        if command.verb == "borrow":
+            self._lent = [command]
             return
         if command.verb == "reset":
             self._forget(frozenset(command.slots))
@@ -102,7 +108,7 @@ class History:
 
     def __iter__(self) -> Iterator[Command]:
         """Go through the commands in the order they were carried out."""
-        return iter(self._commands)
+        return iter([*self._lent, *self._commands])
 
     def episode(self, slot: int) -> Episode | None:
         """Return the episode a world is in, None before its first reset."""

@@ -73,6 +73,7 @@ def _obey(channel: Channel, simulator: Simulator) -> None:
         "observe": _observe,
         "step": _step,
         "expert": _expert,
+        "borrow": _borrow,
     }
     while (message := channel.receive()).verb != "close":
         try:
@@ -126,6 +127,11 @@ def _expert(simulator: Simulator, message: Message) -> Arrays:
     }
 
 
+def _borrow(simulator: Simulator, message: Message) -> Arrays:
+    simulator.borrow(message.fields["gallery"])
+    return {}
+
+
 def _begin(simulator: Simulator, slots: Sequence[int], starts: Sequence[Start]) -> None:
     simulator.reset(slots, [start.episode for start in starts], [start.film for start in starts])
 
@@ -141,7 +147,7 @@ def _outcome(simulator: Simulator, message: Message, result: ChunkResult, length
         return arrays
     over = result.terminated | result.truncated
     cut = np.flatnonzero(result.truncated & ~result.terminated).tolist()
-    for row, last in zip(cut, _rows(_looks(simulator, [slots[row] for row in cut])) if cut else (), strict=True):
+    for row, last in zip(cut, _rows(_pictured(simulator, [slots[row] for row in cut])) if cut else (), strict=True):
         # Copied: the simulator's arrays last until it is looked at again.
         arrays |= {f"last/{row}/{name}": array.copy() for name, array in last.items()}
     follow = {row: start for row, start in enumerate(then) if start is not None and over[row]}
@@ -157,9 +163,9 @@ def _looks_of_some(simulator: Simulator, slots: Sequence[int], seen: np.ndarray)
     rows = np.flatnonzero(seen).tolist()
     if len(rows) == len(slots):
         return _looks(simulator, slots)
-    arrays: Arrays = {
-        name: np.zeros((len(slots), *shape), dtype) for name, (dtype, shape) in _looks_of_one(simulator).items()
-    }
+    looks = _looks_of_one(simulator)
+    names = ("proprio",) if simulator.borrows else tuple(looks)
+    arrays: Arrays = {name: np.zeros((len(slots), *looks[name][1]), looks[name][0]) for name in names}
     if rows:
         for name, array in _looks(simulator, [slots[row] for row in rows]).items():
             arrays[name][rows] = array
@@ -167,6 +173,14 @@ def _looks_of_some(simulator: Simulator, slots: Sequence[int], seen: np.ndarray)
 
 
 def _looks(simulator: Simulator, slots: Sequence[int]) -> Arrays:
+    """What worlds look like; where a gallery was lent the images hang there."""
+    if not simulator.borrows:
+        return _pictured(simulator, slots)
+    dtype, shape = _looks_of_one(simulator)["proprio"]
+    return {"proprio": _checked("proprio", simulator.hang(slots), dtype, (len(slots), *shape))}
+
+
+def _pictured(simulator: Simulator, slots: Sequence[int]) -> Arrays:
     observation: Observation = simulator.observe(slots)
     return {
         name: _checked(name, getattr(observation, name), dtype, (len(slots), *shape))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -52,9 +52,11 @@ class Demonstrated(Stepped):
 class Ticket(Generic[T]):
     """Something asked of the pool; `SimulatorPool.wait` turns it into the answer, whose arrays are the caller's own."""
 
-    def __init__(self, count: int, finish: Callable[[Ticket[T]], T]) -> None:
-        """Expect answers for `count` worlds, which `finish` makes into what the caller gets."""
-        self.arrays: dict[str, np.ndarray] = {}
+    def __init__(
+        self, count: int, finish: Callable[[Ticket[T]], T], arrays: Mapping[str, np.ndarray] | None = None
+    ) -> None:
+        """Expect answers for `count` worlds, which `finish` makes into what the caller gets; some arrays are there."""
+        self.arrays: dict[str, np.ndarray] = dict(arrays or {})
         self.frames: list[list[np.ndarray]] = [[] for _ in range(count)]
         self.last: dict[int, dict[str, np.ndarray]] = {}
         self.faults: list[list[str]] = [[] for _ in range(count)]
@@ -65,6 +67,8 @@ class Ticket(Generic[T]):
 
     def fill(self, rows: Sequence[int], message: Message) -> None:
         """Copy a worker's answer out of the shared memory into the rows of its worlds, which ascend."""
+        if not rows:
+            return
         # A slice where there is one: numpy takes rows of a list one by one.
         side_by_side = rows[-1] - rows[0] == len(rows) - 1
         place = slice(rows[0], rows[-1] + 1) if side_by_side else list(rows)

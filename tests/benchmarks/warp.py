@@ -1,13 +1,13 @@
 """A thousand kitchens on one GPU: env-steps a second with images, where the time goes, memory, against CPU cores.
 
     python tests/benchmarks/warp.py [--recipe configs/household_object_gpu.yaml] [--sizes 64 224] [--processes 16] \\
-        [--rounds 2] [--repeats 5] [--json FILE] [key=value ...]
+        [--only NAME ...] [--rounds 2] [--repeats 5] [--json FILE] [key=value ...]
 
 Plays episodes of the recipe's tasks in a pool as the rollout stage does, three images a decision, in as many worlds
-and groups as the recipe says: in one process of backend mujoco_warp, and in processes of backend mujoco. Once hands
-are moved at random, which takes no time: that is the simulators' own speed. Once a policy of the recipe's sizes, with
-weights from the seed, decides and a shard is written. Printed are medians. The first start compiles kernels, which is
-not counted.
+and groups as the recipe says: in one process of backend mujoco_warp, whose images stay on the GPU or pass through main
+memory, and in processes of backend mujoco. Once hands are moved at random, which takes no time: that is the simulators'
+own speed, to where a policy would look. Once a policy of the recipe's sizes, with weights from the seed, decides and a
+shard is written. Printed are medians. The first start compiles kernels, which is not counted.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -87,6 +88,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[64, 224])
     parser.add_argument("--processes", type=int, default=16, help="of backend mujoco")
     parser.add_argument("--worlds-a-process", type=int, default=16)
+    parser.add_argument("--only", nargs="+", help="of these, by their names in the table")
     parser.add_argument("--rounds", type=int, default=2, help="episodes a world plays")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", type=Path)
@@ -98,14 +100,17 @@ def main() -> None:
     print(f"{time.strftime('%Y-%m-%d')}, {card}, {psutil.cpu_count()} cores, {platform.platform()}")
     processes, each = options.processes, options.worlds_a_process
     contenders = {
-        "mujoco_warp": (config.rollout.num_envs, 1, "mujoco_warp"),
-        f"mujoco, {processes} processes": (processes * each, processes, "auto"),
+        "mujoco_warp": (config.rollout.num_envs, 1, {"renderer": "mujoco_warp"}),
+        THROUGH_MEMORY: (config.rollout.num_envs, 1, {"renderer": "mujoco_warp", "images_on_gpu": False}),
+        f"mujoco, {processes} processes": (processes * each, processes, {}),
     }
     print(f"\n{HEAD}")
     found = []
     for size in options.sizes:
-        for name, (worlds, workers, renderer) in contenders.items():
-            backend = {"backend": name.partition(",")[0], "renderer": renderer}
+        for name, (worlds, workers, chosen) in contenders.items():
+            if options.only and name not in options.only:
+                continue
+            backend = {"backend": name.partition(",")[0], **chosen}
             found.append(measure(config, size, name, worlds, workers, backend, options.rounds, options.repeats))
             print(line(found[-1]), flush=True)
     if options.json is not None:
@@ -113,6 +118,7 @@ def main() -> None:
         options.json.write_text(json.dumps({**about, "figures": [vars(figures) for figures in found]}, indent=1))
 
 
+THROUGH_MEMORY = "mujoco_warp, images through main memory"
 HEAD = (
     "| pixels | simulator | worlds | env-steps/s, policy apart | frames/s | env-steps/s | simulator | policy | shards "
     "| rest | MB a world | start, s |\n|---|---|---|---|---|---|---|---|---|---|---|---|"
@@ -133,7 +139,7 @@ def measure(
     name: str,
     worlds: int,
     workers: int,
-    backend: dict[str, str],
+    backend: dict[str, Any],
     rounds: int,
     repeats: int,
 ) -> Figures:
@@ -145,7 +151,7 @@ def measure(
     with SimulatorPool(config.simulator.name, settings, worlds, workers) as pool:
         start = time.perf_counter() - began
         bench = Bench(config, pool, rounds)
-        bench.roll(None)  # warms up
+        bench.roll(None)  # warms up; nothing is lent yet, and images come with the answers
         memory = (used(pool.pids) - before) / worlds
         policy = fresh(config, pool)
         bench.roll(policy)

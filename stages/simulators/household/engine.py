@@ -14,6 +14,7 @@ from stages.simulators.household.benchmark import Benchmark
 from stages.simulators.household.controller import Targets
 from stages.simulators.household.layouts import Start
 from stages.simulators.household.state import Snapshot
+from stages.simulators.interface import Gallery
 
 
 @dataclasses.dataclass
@@ -46,6 +47,7 @@ class Engine(abc.ABC):
         deterministic: the same episode and actions give the same numbers in any process.
         images: draws what the cameras of the worlds of `slots` [n] see, all at once: uint8 [n, cameras, 3, H, W], good
             until the next call; None: it does not draw, and they are drawn one after another as `view` shows them.
+        gpu: UUID of the GPU that `images` draws on, if they can stay there; else None.
         task: int [N], number of each world's task in the benchmark.
         seed: int [N] of each world's episode, named when something goes wrong.
         steps: int [N], made in the episode.
@@ -55,6 +57,7 @@ class Engine(abc.ABC):
     name: str
     deterministic: bool
     images: Callable[[np.ndarray], np.ndarray] | None = None
+    gpu: str | None = None
 
     def __init__(self, benchmark: Benchmark, num_envs: int) -> None:
         """Nobody is anywhere yet."""
@@ -85,6 +88,14 @@ class Engine(abc.ABC):
     @abc.abstractmethod
     def view(self, slot: int) -> tuple[mujoco.MjModel, mujoco.MjData]:
         """A world as MuJoCo's renderer wants it, until the next is asked for."""
+
+    def borrow(self, gallery: Gallery) -> None:
+        """Open memory for `hang`; only an engine with a `gpu` is asked to."""
+        raise NotImplementedError(self.name)
+
+    def hang(self, slots: np.ndarray) -> None:
+        """Draw what `images` would return into the gallery, and wait until it hangs there."""
+        raise NotImplementedError(self.name)
 
     @abc.abstractmethod
     def save(self, slot: int) -> dict[str, Any]:

@@ -34,6 +34,8 @@ class Options:
         max_episode_steps: step limit of an episode; None is the task's own.
         renderer: what draws the images; auto takes mujoco_warp where that moves the worlds on a GPU, else the first of
             egl, osmesa and raycast that works.
+        images_on_gpu: images that mujoco_warp draws stay on the GPU if the policy decides there too; false passes them
+            through main memory, as is done anyway where the GPUs differ.
         reward: sparse pays 1 at the step that succeeds; dense adds a potential difference to every step.
         object_size: edge of a cube of the practice suite, in metres.
         plate_radius: radius of the practice suite's plate, in metres.
@@ -51,6 +53,7 @@ class Options:
     rendering_frequency: int = 10
     max_episode_steps: int | None = None
     renderer: str = "auto"
+    images_on_gpu: bool = True
     reward: str = "sparse"
     object_size: float = 0.04
     plate_radius: float = 0.08
@@ -110,6 +113,8 @@ def _checked(name: str, value: Any) -> Any:
         return checks.tasks("household", value)
     if name == "max_episode_steps" and value is None:
         return None
+    if name == "images_on_gpu":
+        return checks.switch("household", name, value)
     if name in _CHOICES:
         return checks.choice("household", name, value, _CHOICES[name])
     return checks.number("household", name, value, _NUMBERS[name])

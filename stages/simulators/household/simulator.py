@@ -19,6 +19,7 @@ from stages.simulators.household.state import PROPRIO_DIM, proprioception
 from stages.simulators.interface import (
     ChunkResult,
     Episode,
+    Gallery,
     Observation,
     Simulator,
     SimulatorConfigError,
@@ -64,6 +65,7 @@ class Household(Simulator):
             image_size=(options.image_size, options.image_size),
             max_episode_steps=int(benchmark.step_limit.max()),
             deterministic=self.engine.deterministic,
+            gpu=self.engine.gpu if options.images_on_gpu else None,
         )
 
     def reset(self, slots: Sequence[int], episodes: Sequence[Episode], film: Sequence[bool]) -> None:
@@ -91,6 +93,17 @@ class Household(Simulator):
         images = (self.engine.images or self._images)(rows)
         proprio = proprioception(self.engine.snapshot(rows))
         return Observation(head=images[:, 0], wrist=images[:, 1:], proprio=proprio)
+
+    def borrow(self, gallery: Gallery) -> None:
+        """See Simulator.borrow."""
+        self.engine.borrow(gallery)
+        self.borrows = True
+
+    def hang(self, slots: Sequence[int]) -> np.ndarray:
+        """See Simulator.hang."""
+        rows = self._rows(slots)
+        self.engine.hang(rows)
+        return proprioception(self.engine.snapshot(rows))
 
     def step_chunk(self, slots: Sequence[int], actions: np.ndarray) -> ChunkResult:
         """See Simulator.step_chunk."""

@@ -16,6 +16,7 @@ import sys
 import mujoco
 import mujoco_warp as mjw
 import numpy as np
+import warp as wp
 
 from stages.simulators.household.benchmark import Benchmark
 from stages.simulators.household.state import Snapshot
@@ -142,6 +143,14 @@ class Batch:
         """What the cameras of the n worlds saw: uint8 [n, cameras, 3, H, W], overwritten by `draw`."""
         with self._device.current(self._stream):
             return self.reserve(count).drawn(count)
+
+    def hang(self, rows: Rows, places: np.ndarray, gallery: wp.array) -> None:
+        """Have worlds drawn into rows of a gallery [places, cameras, 3, H * W]; the device has to be waited for."""
+        with self._device.current(self._stream):
+            workspace = self.reserve(len(rows.state))
+            workspace.put(rows)
+            workspace.pose()
+            workspace.hang(places, gallery)
 
     def start(self, rows: Rows, actions: np.ndarray) -> None:
         """Have a chunk of actions [n, K, 14] computed; `finish` waits for it."""

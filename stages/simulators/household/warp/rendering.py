@@ -22,13 +22,14 @@ def draws(options: Options, device: Device) -> bool:
 
 
 @wp.kernel
-def _unpack(packed: wp.array2d[wp.uint32], images: wp.array4d[wp.uint8]) -> None:
-    """Spread pixels [n, cameras * H * W], each 0xAARRGGBB, over the planes of images [n, cameras, 3, H * W]."""
+def _unpack(packed: wp.array2d[wp.uint32], places: wp.array[wp.int32], images: wp.array4d[wp.uint8]) -> None:
+    """Spread pixels [n, cameras * H * W], each 0xAARRGGBB, over the planes of rows of images [N, cameras, 3, H * W]."""
     world, camera, pixel = wp.tid()
     colour = packed[world, camera * images.shape[3] + pixel]
-    images[world, camera, 0, pixel] = wp.uint8((colour >> wp.uint32(16)) & wp.uint32(255))
-    images[world, camera, 1, pixel] = wp.uint8((colour >> wp.uint32(8)) & wp.uint32(255))
-    images[world, camera, 2, pixel] = wp.uint8(colour & wp.uint32(255))
+    place = places[world]
+    images[place, camera, 0, pixel] = wp.uint8((colour >> wp.uint32(16)) & wp.uint32(255))
+    images[place, camera, 1, pixel] = wp.uint8((colour >> wp.uint32(8)) & wp.uint32(255))
+    images[place, camera, 2, pixel] = wp.uint8(colour & wp.uint32(255))
 
 
 class BatchRenderer:
@@ -61,20 +62,25 @@ class BatchRenderer:
             enable_per_light_ambient=False,
         )
         shape = (data.nworld, len(CAMERAS), 3, size * size)
+        self._in_order = wp.array(np.arange(data.nworld), dtype=wp.int32)
         self._images = self._on_host = wp.empty(shape, dtype=wp.uint8)
         if self._images.device.is_cuda:
             self._on_host = wp.empty(shape, dtype=wp.uint8, device="cpu", pinned=True)
 
     def draw(self, count: int) -> None:
         """Have the first n = `count` worlds drawn; `drawn` waits for it."""
-        worlds = copy.copy(self._data)
-        worlds.nworld = count  # no ray is followed for the rest
-        mjw.refit_bvh(self._model, worlds, self._context)
-        mjw.render(self._model, worlds, self._context)
-        dimensions = (count, len(CAMERAS), self._size**2)
-        wp.launch(_unpack, dim=dimensions, inputs=[self._context.rgb_data], outputs=[self._images])
+        self._render(count, self._in_order, self._images)
         if self._on_host is not self._images:
             wp.copy(self._on_host, self._images, count=count * self._images[0].size)
+
+    def hang(self, places: np.ndarray, gallery: wp.array) -> None:
+        """Have the first n worlds drawn into other memory.
+
+        Args:
+            places: int [n], the row of each.
+            gallery: uint8 [rows, cameras, 3, H * W].
+        """
+        self._render(len(places), wp.array(places, dtype=wp.int32), gallery)
 
     def drawn(self, count: int) -> np.ndarray:
         """What the cameras of the first n worlds saw.
@@ -87,3 +93,12 @@ class BatchRenderer:
         """
         wp.synchronize_stream()
         return self._on_host.numpy()[:count].reshape(count, len(CAMERAS), 3, self._size, self._size)
+
+    def _render(self, count: int, places: wp.array, images: wp.array) -> None:
+        """Have the first n = `count` worlds drawn into some rows of `images` [N, cameras, 3, H * W]."""
+        worlds = copy.copy(self._data)
+        worlds.nworld = count  # no ray is followed for the rest
+        mjw.refit_bvh(self._model, worlds, self._context)
+        mjw.render(self._model, worlds, self._context)
+        dimensions = (count, len(CAMERAS), self._size**2)
+        wp.launch(_unpack, dim=dimensions, inputs=[self._context.rgb_data, places], outputs=[images])

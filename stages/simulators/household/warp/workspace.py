@@ -171,12 +171,11 @@ class Workspace:
 
     def draw(self, count: int) -> None:
         """Have the first n worlds drawn as they were posed; `drawn` waits for it."""
-        if self._renderer is None:
-            # Imported late: drawing takes kernels of its own, which films and small images do without.
-            from stages.simulators.household.warp.rendering import BatchRenderer
+        self._draws().draw(count)
 
-            self._renderer = BatchRenderer(self._described, self._model, self.data, self._tables.image_size)
-        self._renderer.draw(count)
+    def hang(self, places: np.ndarray, gallery: wp.array) -> None:
+        """Have the first n worlds drawn as they were posed, into rows of a gallery: int [n]."""
+        self._draws().hang(places, gallery)
 
     def drawn(self, count: int) -> np.ndarray:
         """What the cameras of the first n worlds saw: uint8 [n, cameras, 3, H, W], overwritten by `draw`."""
@@ -190,6 +189,15 @@ class Workspace:
         self._see()
         inputs = [self._tables.goals, self._tables.places, self.sight, self._task]
         wp.launch(judging.value, dim=self.capacity, inputs=inputs, outputs=[self._solved, self._potential])
+
+    def _draws(self) -> Any:
+        """The renderer, built when something is drawn."""
+        if self._renderer is None:
+            # Imported late: drawing takes kernels of its own, which films and small images do without.
+            from stages.simulators.household.warp.rendering import BatchRenderer
+
+            self._renderer = BatchRenderer(self._described, self._model, self.data, self._tables.image_size)
+        return self._renderer
 
     def _make_room(self, length: int) -> None:
         """Allocate what goes into and comes out of chunks of at most K = `length` steps."""

@@ -24,7 +24,7 @@ from stages.simulators.household.warp import sight as seeing
 from stages.simulators.household.warp.batch import Batch
 from stages.simulators.household.warp.device import Device
 from stages.simulators.household.warp.workspace import Rows, Tables
-from stages.simulators.interface import Episode
+from stages.simulators.interface import Episode, Gallery
 
 # The numbers that belong to one world, an array each.
 _PER_WORLD = ("task", "seed", "steps", "done", "_state", "_targets", "_potential")
@@ -49,7 +49,7 @@ class WarpWorlds(Engine):
         self.name = f"mujoco_warp {mjw.__version__}, mujoco {mujoco.__version__}, warp {wp.__version__}, {device.name}"
         self.deterministic = not device.is_gpu
         if rendering.draws(options, device):
-            self.images = self._draw
+            self.images, self.gpu = self._draw, device.uuid
         self._scenes = scenes
         self._images = np.empty((0, len(CAMERAS), 3, options.image_size, options.image_size), np.uint8)
         self._data = [mujoco.MjData(physics.model) for physics in scenes]
@@ -58,6 +58,9 @@ class WarpWorlds(Engine):
         self._potential = np.zeros(num_envs, np.float32)
         self._seen = benchmark.kit.empty(num_envs)
         self._batches = self._build(options, device)
+        self._device = device
+        self._gallery: wp.array | None = None
+        self._first = 0  # our first row in the gallery
 
     def run(self, slots: np.ndarray, actions: np.ndarray) -> Run:
         """See Engine.run."""
@@ -109,6 +112,19 @@ class WarpWorlds(Engine):
             images[rows] = self._batches[scene].drawn(len(rows))
         return images
 
+    def borrow(self, gallery: Gallery) -> None:
+        """See Engine.borrow."""
+        size = self._images.shape[-1]
+        shape = (gallery.worlds, len(CAMERAS), 3, size * size)
+        self._gallery, self._first = self._device.opened(gallery.handle, shape), gallery.first
+
+    def hang(self, slots: np.ndarray) -> None:
+        """See Engine.hang."""
+        assert self._gallery is not None, "no gallery was lent"
+        for scene, rows in self._by_scene(slots):  # as in `run`
+            self._batches[scene].hang(self._taken(slots[rows], scene), self._first + slots[rows], self._gallery)
+        self._device.wait()
+
     def save(self, slot: int) -> dict[str, Any]:
         """See Engine.save."""
         saved = {name: getattr(self, name)[slot].copy() for name in _PER_WORLD}
@@ -122,6 +138,7 @@ class WarpWorlds(Engine):
 
     def close(self) -> None:
         """Free what is on the device."""
+        self._gallery = None
         self._batches.clear()
 
     def _build(self, options: Options, device: Device) -> list[Batch]:

@@ -16,6 +16,7 @@ import numpy as np
 from stages.simulators.interface import (
     ChunkResult,
     Episode,
+    Gallery,
     Observation,
     Simulator,
     SimulatorConfigError,
@@ -37,7 +38,19 @@ class World:
 
 class Counting(Simulator):
     def __init__(self, num_envs: int, options: Mapping[str, Any]) -> None:
-        known = {"trouble", "at", "at_reset", "marker", "delay", "reset_delay", "close_delay", "image", "wrists"}
+        known = {
+            "gpu",
+            "refuses",
+            "trouble",
+            "at",
+            "at_reset",
+            "marker",
+            "delay",
+            "reset_delay",
+            "close_delay",
+            "image",
+            "wrists",
+        }
         unknown = set(options) - known
         if unknown:
             raise SimulatorConfigError(f"simulator.{unknown.pop()}: the counting simulator has no such option")
@@ -51,7 +64,9 @@ class Counting(Simulator):
         self.spec = SimulatorSpec(
             *("counting", "1", "none", tasks, ACTIONS, PROPRIO, (image, image), LIMIT, True),
             wrist_cameras=options.get("wrists", 2),
+            gpu=options.get("gpu"),
         )
+        self.refuses = options.get("refuses", False)
         self.worlds: list[World | None] = [None] * num_envs
         self.calls = 0
         if self.trouble == "no start":
@@ -78,6 +93,19 @@ class Counting(Simulator):
         wrists = (count, self.spec.wrist_cameras, 3, height, width)
         wrist = np.broadcast_to(pixels[:, None, None, None, None] + np.uint8(1), wrists).copy()
         return Observation(head, wrist, states.astype(np.float32))
+
+    def borrow(self, gallery: Gallery) -> None:
+        if self.refuses:
+            raise SimulatorConfigError("the counting simulator opens nothing")
+        shape = (gallery.worlds, 1 + self.spec.wrist_cameras, 3, *self.spec.image_size)
+        # Instead of a GPU's memory a file, which its handle names.
+        rows = np.memmap(gallery.handle.decode(), np.uint8, "r+", shape=shape)
+        self.gallery, self.borrows = rows[gallery.first : gallery.first + self.num_envs], True
+
+    def hang(self, slots: Sequence[int]) -> np.ndarray:
+        seen = self.observe(slots)
+        self.gallery[list(slots)] = np.concatenate([seen.head[:, None], seen.wrist], axis=1)
+        return seen.proprio
 
     def step_chunk(self, slots: Sequence[int], actions: np.ndarray) -> ChunkResult:
         return self._run(slots, actions.shape[1], lambda row, step, world: actions[row, step])[0]

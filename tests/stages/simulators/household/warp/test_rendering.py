@@ -17,8 +17,9 @@ from stages.simulators.household.options import parse
 from stages.simulators.household.scene import build
 from stages.simulators.household.simulator import Household
 from stages.simulators.household.warp import memory
+from stages.simulators.household.warp.device import Device
 from stages.simulators.household.warp.rendering import BatchRenderer
-from stages.simulators.interface import Episode, make
+from stages.simulators.interface import Episode, Gallery, make
 from stages.simulators.pool import SimulatorPool, Start
 
 from .conftest import TASKS
@@ -63,6 +64,21 @@ def test_it_shows_what_opengl_shows_of_worlds_in_several_scenes(made: Made, size
     assert (off.max(axis=2) > FAR).mean(axis=(2, 3)).max() < FEW
     assert (np.abs(drawn[0] - drawn[2]).mean(axis=(1, 2, 3)) > 0.05).all()  # another seed is another picture
     np.testing.assert_array_equal(pictures(ours, [2, 1]), drawn[[2, 1]])
+
+
+def test_images_hang_in_the_rows_of_a_gallery(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    simulator, size = made(backend="mujoco_warp", renderer="mujoco_warp", image_size=33), 33
+    episodes = [Episode(TASKS[1], 5), Episode(TASKS[0], 6), Episode(TASKS[1], 7)]
+    simulator.reset([0, 1, 2], episodes, [False] * 3)
+    simulator.step_chunk([0, 1, 2], np.full((3, 2, 14), 0.3, np.float32))
+    wanted, proprio = pictures(simulator, [0, 1, 2]), simulator.observe([2, 1]).proprio
+    memory = wp.full((5, 3, 3, size * size), 7, dtype=wp.uint8, device="cpu")
+    monkeypatch.setattr(Device, "opened", lambda self, handle, shape: memory.reshape(shape))  # no GPU, no driver
+    simulator.borrow(Gallery(b"", worlds=5, first=2))
+    np.testing.assert_array_equal(simulator.hang([2, 1]), proprio)
+    hung = memory.numpy().reshape(5, 3, 3, size, size)
+    np.testing.assert_array_equal(hung[[4, 3]], wanted[[2, 1]])
+    assert (hung[:3] == 7).all()  # nobody asked for world 0, and the first two rows are another worker's
 
 
 def test_it_shows_what_the_ray_caster_shows_but_for_its_flat_light(made: Made) -> None:
