@@ -40,7 +40,8 @@ class Gallery:
         self.handle = handle
         self._images = images
         self._aside = torch.cuda.Stream(images.device) if images.is_cuda else None
-        self._porter = futures.ThreadPoolExecutor(1, "gallery")  # one: jobs are done in the order they came
+        self._porter = futures.ThreadPoolExecutor(1, "gallery")
+        self._kept: futures.Future[None] | None = None
         self._tray = torch.empty(images.shape, dtype=images.dtype, pin_memory=images.is_cuda)
 
     def look(self, slots: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -55,28 +56,29 @@ class Gallery:
         rows = self._images[_place(slots)]
         return rows[:, 0], rows[:, 1:]
 
-    def fill(self, slots: Sequence[int], seen: Observation) -> tuple[futures.Future[None], futures.Future[None]]:
-        """Bring the same to main memory, for the shard, while the policy decides and simulators go on.
-
-        Args:
-            slots: n worlds.
-            seen: whose head and wrist are written.
-
-        Returns:
-            The first is done when something may be asked of the worlds again, the second when `seen` is written.
-        """
-        return self._porter.submit(self._fetch, slots), self._porter.submit(self._keep, len(slots), seen)
-
-    def _fetch(self, slots: Sequence[int]) -> None:
-        """From the GPU onto the tray, without waiting for what else the GPU is at."""
+    def fetch(self, slots: Sequence[int]) -> None:
+        """Begin to bring the same to main memory, beside whatever else the GPU is at; `keep` ends it."""
+        if self._kept is not None:
+            self._kept.result()  # by now the tray is empty
         with torch.cuda.stream(self._aside):  # does nothing where there is none
             self._tray[: len(slots)].copy_(self._images[_place(slots)], non_blocking=True)
-            if self._aside is not None:
-                self._aside.synchronize()
 
-    def _keep(self, count: int, seen: Observation) -> None:
-        """From the tray to where they stay: new memory, which takes longer to come by than to write."""
-        tray = self._tray[:count].numpy()
+    def keep(self, seen: Observation) -> futures.Future[None]:
+        """Wait for what was fetched, and have it written into an observation; of the worlds anything may be asked then.
+
+        Args:
+            seen: of the n worlds whose images were fetched; its head and wrist are written.
+
+        Returns:
+            Done when they are: new memory takes longer to come by than what is written to it, so others go on before.
+        """
+        if self._aside is not None:
+            self._aside.synchronize()
+        self._kept = self._porter.submit(self._write, seen)
+        return self._kept
+
+    def _write(self, seen: Observation) -> None:
+        tray = self._tray[: len(seen.head)].numpy()
         np.copyto(seen.head, tray[:, 0])
         np.copyto(seen.wrist, tray[:, 1:])
 

@@ -44,8 +44,9 @@ class PolicyActor:
     ) -> Sent:
         """See Actor.act."""
         with self._phases("policy"):
-            fetched, kept = self._gallery.fill(slots, seen) if self._gallery is not None else (None, None)
-            images = self._gallery.look(slots) if self._gallery is not None else _images(seen)
+            if self._gallery is not None:
+                self._gallery.fetch(slots)
+            images = _images(seen) if self._gallery is None else self._gallery.look(slots)
             observation = self._observation(*images, seen, planned)
             decision = self._policy.act(observation, self._noise(planned), self._temperature)
             decided = {
@@ -54,8 +55,7 @@ class PolicyActor:
                 "log_probs": decision.log_probs.cpu().numpy(),
                 "values": decision.values.cpu().numpy(),
             }
-            if fetched is not None:
-                fetched.result()
+            kept = None if self._gallery is None else self._gallery.keep(seen)
 
         def note(stepped: Stepped) -> dict[str, np.ndarray]:
             if kept is not None:

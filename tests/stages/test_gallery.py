@@ -133,13 +133,15 @@ def test_demonstrations_need_their_images(tmp_path: Path) -> None:
 
 def test_worlds_that_lie_side_by_side_are_not_copied() -> None:
     images = torch.arange(6 * 2 * 3 * 4, dtype=torch.uint8).reshape(6, 2, 3, 2, 2)
-    hung = Gallery(images, b"")
+    hung, wanted = Gallery(images, b""), images.clone()
     assert hung.look(range(2, 5))[0].data_ptr() == images[2].data_ptr()
     scattered = hung.look([4, 1])
     torch.testing.assert_close(scattered[0], images[[4, 1], 0])
     torch.testing.assert_close(scattered[1], images[[4, 1], 1:])
     seen = types.SimpleNamespace(head=np.zeros((2, 3, 2, 2), np.uint8), wrist=np.zeros((2, 1, 3, 2, 2), np.uint8))
-    fetched, kept = hung.fill([4, 1], seen)  # type: ignore[arg-type]
-    fetched.result()
+    hung.fetch([4, 1])
+    kept = hung.keep(seen)  # type: ignore[arg-type]
+    images[1] = 0  # the simulators go on
     kept.result()
-    np.testing.assert_array_equal(seen.head, images[[4, 1], 0])
+    np.testing.assert_array_equal(seen.head, [wanted[4, 0], wanted[1, 0]])
+    np.testing.assert_array_equal(seen.wrist, [wanted[4, 1:], wanted[1, 1:]])
