@@ -37,6 +37,8 @@ def main() -> int:
     parser.add_argument("--worlds", type=int, default=64)
     parser.add_argument("--workers", type=int, default=2)
     asked = parser.parse_args()
+    if not torch.cuda.is_available():
+        sys.exit("there is no GPU here that images could stay on")
     device = torch.device("cuda:0")
     print(f"{time.strftime('%Y-%m-%d')}, {torch.cuda.get_device_name(device)}, {platform.platform()}")
     options = {"tasks": ["spatial"], "backend": "mujoco_warp", "image_size": asked.size}
