@@ -96,7 +96,7 @@ def gallery(pool: SimulatorPool, device: torch.device) -> Gallery | None:
     Raises:
         SimulatorConfigError: the simulators cannot open it.
     """
-    if pool.lent is None and device.type == "cuda" and pool.spec.gpu == uuid(device):
+    if pool.lent is None and device.type == "cuda" and pool.gpu == uuid(device):
         spec = pool.spec
         pool.lend(allocated((pool.num_envs, 1 + spec.wrist_cameras, 3, *spec.image_size), device))
         print(f"images stay on {torch.cuda.get_device_name(device)}", flush=True)

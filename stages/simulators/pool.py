@@ -117,6 +117,12 @@ class SimulatorPool:
         self._owner = [place for place in self._places for _ in range(place.order.num_envs)]
 
     @property
+    def gpu(self) -> str | None:
+        """The GPU that all workers draw on, if it is one and images can stay there: see `SimulatorSpec.gpu`."""
+        there = {place.spec.gpu for place in self._places if place.spec is not None}
+        return there.pop() if len(there) == 1 else None
+
+    @property
     def restarts(self) -> int:
         """How many worker processes were replaced because they failed."""
         return sum(place.restarts for place in self._places)

@@ -51,7 +51,7 @@ def main() -> int:
         through_memory = milliseconds(lambda: pool.observe(slots))
         hung = gallery(pool, device)
         if hung is None:
-            sys.exit(f"the simulators draw on {pool.spec.gpu}, and not on {device}")
+            sys.exit(f"the simulators draw on {pool.gpu}, and not on {device}")
         for name, rows in {"all": slots, "half": slots[len(slots) // 2 :], "scattered": slots[::3]}.items():
             off = difference(pool, hung, told, rows)
             print(f"{name}: {off} levels of 255 apart")

@@ -119,9 +119,14 @@ def test_what_the_simulator_cannot_open_it_refuses(tmp_path: Path) -> None:
         assert seen.head.max() > 0  # it goes on as before
 
 
-def test_images_come_with_the_answers_where_simulator_and_policy_do_not_share_a_gpu() -> None:
-    with SimulatorPool(COUNTING, {"gpu": "GPU-1"}, WORLDS) as pool:
+@pytest.mark.parametrize(("gpus", "shared"), [(["GPU-1", "GPU-1"], "GPU-1"), (["GPU-1", "GPU-2"], None)])
+def test_images_come_with_the_answers_where_simulators_and_policy_do_not_share_a_gpu(
+    gpus: list[str], shared: str | None
+) -> None:
+    with SimulatorPool(COUNTING, {}, WORLDS, 2, environments=[{"GPU_FOR_TESTS": gpu} for gpu in gpus]) as pool:
+        assert pool.gpu == shared
         assert gallery(pool, torch.device("cpu")) is None
+        assert pool.lent is None
 
 
 def test_demonstrations_need_their_images(tmp_path: Path) -> None:

@@ -39,7 +39,6 @@ class World:
 class Counting(Simulator):
     def __init__(self, num_envs: int, options: Mapping[str, Any]) -> None:
         known = {
-            "gpu",
             "refuses",
             "trouble",
             "at",
@@ -64,7 +63,7 @@ class Counting(Simulator):
         self.spec = SimulatorSpec(
             *("counting", "1", "none", tasks, ACTIONS, PROPRIO, (image, image), LIMIT, True),
             wrist_cameras=options.get("wrists", 2),
-            gpu=options.get("gpu"),
+            gpu=os.environ.get("GPU_FOR_TESTS"),
         )
         self.refuses = options.get("refuses", False)
         self.worlds: list[World | None] = [None] * num_envs
