@@ -18,6 +18,7 @@ from torch import Tensor
 
 from stages.simulators.interface import Observation
 from stages.simulators.pool import SimulatorPool
+from stages.simulators.tickets import whereabouts
 
 OUT_OF_MEMORY = 2  # CUDA_ERROR_OUT_OF_MEMORY
 PIECE = 2 << 20  # bytes: of a smaller allocation the driver would lend its neighbours as well
@@ -53,7 +54,7 @@ class Gallery:
         Returns:
             Head uint8 [n, 3, H, W] and wrists uint8 [n, V, 3, H, W], where the memory is.
         """
-        rows = self._images[_place(slots)]
+        rows = self._images[whereabouts(slots)]
         return rows[:, 0], rows[:, 1:]
 
     def fetch(self, slots: Sequence[int]) -> None:
@@ -61,7 +62,7 @@ class Gallery:
         if self._kept is not None:
             self._kept.result()  # by now the tray is empty
         with torch.cuda.stream(self._aside):  # does nothing where there is none
-            self._tray[: len(slots)].copy_(self._images[_place(slots)], non_blocking=True)
+            self._tray[: len(slots)].copy_(self._images[whereabouts(slots)], non_blocking=True)
 
     def keep(self, seen: Observation) -> futures.Future[None]:
         """Wait for what was fetched, and have it written into an observation; of the worlds anything may be asked then.
@@ -150,9 +151,3 @@ class _Memory:
             raise torch.OutOfMemoryError(f"CUDA out of memory: {name} finds no room for images of {self._shape}")
         if code:
             raise RuntimeError(f"{name} of the NVIDIA driver failed with error {code} on {self._device}")
-
-
-def _place(slots: Sequence[int]) -> slice | list[int]:
-    """Where rows are: a slice, which copies nothing, if they lie side by side."""
-    first, count = slots[0], len(slots)
-    return slice(first, first + count) if list(slots) == list(range(first, first + count)) else list(slots)

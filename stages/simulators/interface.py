@@ -135,6 +135,15 @@ class SimulatorSpec:
     wrist_cameras: int = 2
     gpu: str | None = None
 
+    def looks(self) -> dict[str, tuple[type, tuple[int, ...]]]:
+        """Type and shape of each part of an `Observation` of one world."""
+        image = (3, *self.image_size)
+        return {
+            "head": (np.uint8, image),
+            "wrist": (np.uint8, (self.wrist_cameras, *image)),
+            "proprio": (np.float32, (self.proprio_dim,)),
+        }
+
 
 class Simulator(abc.ABC):
     """A row of worlds advanced together.

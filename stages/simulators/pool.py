@@ -287,9 +287,8 @@ class SimulatorPool:
 
     def _blank(self, count: int) -> dict[str, np.ndarray]:
         """Room for the images of n = `count` worlds that hang in the gallery."""
-        image = (3, *self.spec.image_size)
-        shapes = {"head": (count, *image), "wrist": (count, self.spec.wrist_cameras, *image)}
-        return {name: np.empty(shape, np.uint8) for name, shape in shapes.items()}
+        looks = self.spec.looks()
+        return {name: np.empty((count, *looks[name][1]), looks[name][0]) for name in ("head", "wrist")}
 
     def _turn(self) -> None:
         """Wait until a worker answers or is overdue, and see to it."""

@@ -163,7 +163,7 @@ def _looks_of_some(simulator: Simulator, slots: Sequence[int], seen: np.ndarray)
     rows = np.flatnonzero(seen).tolist()
     if len(rows) == len(slots):
         return _looks(simulator, slots)
-    looks = _looks_of_one(simulator)
+    looks = simulator.spec.looks()
     names = ("proprio",) if simulator.borrows else tuple(looks)
     arrays: Arrays = {name: np.zeros((len(slots), *looks[name][1]), looks[name][0]) for name in names}
     if rows:
@@ -176,7 +176,7 @@ def _looks(simulator: Simulator, slots: Sequence[int]) -> Arrays:
     """What worlds look like; where a gallery was lent the images hang there."""
     if not simulator.borrows:
         return _pictured(simulator, slots)
-    dtype, shape = _looks_of_one(simulator)["proprio"]
+    dtype, shape = simulator.spec.looks()["proprio"]
     return {"proprio": _checked("proprio", simulator.hang(slots), dtype, (len(slots), *shape))}
 
 
@@ -184,18 +184,7 @@ def _pictured(simulator: Simulator, slots: Sequence[int]) -> Arrays:
     observation: Observation = simulator.observe(slots)
     return {
         name: _checked(name, getattr(observation, name), dtype, (len(slots), *shape))
-        for name, (dtype, shape) in _looks_of_one(simulator).items()
-    }
-
-
-def _looks_of_one(simulator: Simulator) -> dict[str, tuple[type, tuple[int, ...]]]:
-    """Types and shapes of what one world of a simulator looks like."""
-    spec = simulator.spec
-    image = (3, *spec.image_size)
-    return {
-        "head": (np.uint8, image),
-        "wrist": (np.uint8, (spec.wrist_cameras, *image)),
-        "proprio": (np.float32, (spec.proprio_dim,)),
+        for name, (dtype, shape) in simulator.spec.looks().items()
     }
 
 

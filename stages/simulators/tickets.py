@@ -67,11 +67,7 @@ class Ticket(Generic[T]):
 
     def fill(self, rows: Sequence[int], message: Message) -> None:
         """Copy a worker's answer out of the shared memory into the rows of its worlds, which ascend."""
-        if not rows:
-            return
-        # A slice where there is one: numpy takes rows of a list one by one.
-        side_by_side = rows[-1] - rows[0] == len(rows) - 1
-        place = slice(rows[0], rows[-1] + 1) if side_by_side else list(rows)
+        place = whereabouts(rows)
         for name, part in message.arrays.items():
             kind, _, of_one = name.partition("/")
             if kind == "frames":
@@ -89,6 +85,13 @@ class Ticket(Generic[T]):
         if self.error is not None:
             raise self.error
         return self._finish(self)
+
+
+def whereabouts(rows: Sequence[int]) -> slice | list[int]:
+    """Rows as an index: a slice where they lie side by side, because those of a list are taken one by one."""
+    first = rows[0] if len(rows) else 0
+    side_by_side = slice(first, first + len(rows))
+    return side_by_side if list(rows) == list(range(side_by_side.start, side_by_side.stop)) else list(rows)
 
 
 @dataclasses.dataclass

@@ -24,6 +24,7 @@ from pipeline import compose, rundir
 from pipeline.artifacts import Unit, open_artifact
 
 ROOT = Path(__file__).parents[2]
+FAKES = Path(__file__).parent / "simulators"
 RECIPE = """
 epochs: 2
 simulator:
@@ -42,6 +43,14 @@ video_cfg: {episodes: 2}
 trainer: {logger: {mlflow: {enable: false}}}
 """
 ALONE = ("SLURM_", "SUBMITIT_", "RANK", "WORLD_SIZE", "LOCAL_", "BATON_")  # variables that would tell who we are
+
+
+@pytest.fixture(scope="module")
+def fakes() -> Iterator[None]:
+    """Simulators for tests can be named: `fakesim.counting`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(FAKES))
+        yield
 
 
 @dataclasses.dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,16 +22,9 @@ from stages.policy_actor import PolicyActor
 from stages.simulators.interface import Episode, SimulatorConfigError
 from stages.simulators.pool import SimulatorPool
 
-FAKES = Path(__file__).parent / "simulators"
+pytestmark = pytest.mark.usefixtures("fakes")
 COUNTING = "fakesim.counting"
 WORLDS, SIZE, CHUNK = 6, 8, 4
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _fakes() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(FAKES))
-        yield
 
 
 class ByLooks:
@@ -84,7 +77,7 @@ def assert_same(one: list[Played], other: list[Played]) -> None:
 
 
 @pytest.fixture(scope="module")
-def told(_fakes: None) -> list[Played]:
+def told(fakes: None) -> list[Played]:
     """Episodes whose images come with the answers."""
     return play(1, None)
 

@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,16 +18,9 @@ from stages.play import Played, Player, Sent, Shoot, in_order, logged
 from stages.simulators.interface import HELD_OUT, ChunkResult, Observation
 from stages.simulators.pool import SimulatorPool, Start
 
-FAKES = Path(__file__).parent / "simulators"
+pytestmark = pytest.mark.usefixtures("fakes")
 COUNTING = "fakesim.counting"
 CHUNK = 4
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _fakes() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(FAKES))
-        yield
 
 
 class Whim:
@@ -94,7 +87,7 @@ def assert_same(one: list[Played], other: list[Played]) -> None:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(_fakes: None) -> list[Played]:
+def undisturbed(fakes: None) -> list[Played]:
     return play(30, num_envs=6, workers=1, groups=2)
 
 
