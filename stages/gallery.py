@@ -130,6 +130,7 @@ class _Memory:
 
     def __init__(self, shape: tuple[int, ...], device: torch.device) -> None:
         self._shape, self._device = shape, device
+        torch.zeros(1, device=device)  # makes the context that the driver's own calls are made in, if torch has not yet
         address, handle = ctypes.c_uint64(), (ctypes.c_ubyte * 64)()
         size = -(-math.prod(shape) // PIECE) * PIECE
         self._call("cuMemAlloc_v2", ctypes.byref(address), ctypes.c_size_t(size))
