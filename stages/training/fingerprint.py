@@ -23,14 +23,22 @@ def fingerprint(module: nn.Module) -> str:
     Returns:
         16 hexadecimal digits.
     """
+    held = {name: getattr(one, "ds_tensor", one).detach() for name, one in module.state_dict(keep_vars=True).items()}
     digest = hashlib.sha256()
-    for name, tensor in module.state_dict(keep_vars=True).items():
-        part = getattr(tensor, "ds_tensor", tensor).detach()
-        digest.update(f"{name} {tuple(part.shape)} {part.dtype} {_sums(part)}\n".encode())
+    for (name, part), sums in zip(held.items(), _brought([_sums(part) for part in held.values()]), strict=True):
+        digest.update(f"{name} {tuple(part.shape)} {part.dtype} {sums}\n".encode())
     return digest.hexdigest()[:16]
 
 
-def _sums(tensor: Tensor) -> tuple[int, int]:
+def _sums(tensor: Tensor) -> Tensor:
+    """Int64 [2], where the tensor is."""
     bits = tensor.contiguous().view(-1).view(INTEGERS[tensor.element_size()]).to(torch.int64)
     positions = torch.arange(1, bits.numel() + 1, device=bits.device)
-    return int(bits.sum()), int((bits * positions).sum())
+    return torch.stack([bits.sum(), (bits * positions).sum()])
+
+
+def _brought(sums: list[Tensor]) -> list[tuple[int, int]]:
+    """All of them at once: a GPU that others use too is waited for a single time."""
+    if not sums:
+        return []
+    return [(plain, weighted) for plain, weighted in torch.stack([one.to(sums[0].device) for one in sums]).tolist()]
