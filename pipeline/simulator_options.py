@@ -106,6 +106,7 @@ OPTIONS: dict[str, dict[str, Number | Choice | Switch | None]] = {
         "backend": Choice(("auto", "mujoco", "mujoco_warp")),
         "renderer": Choice(("auto", "egl", "osmesa", "raycast", "mujoco_warp")),
         "images_on_gpu": SWITCH,
+        "wrist_cameras": Number(0, 2, whole=True),
         "reward": Choice(("sparse", "dense")),
         "object_size": Number(0.02, 0.06),
         "plate_radius": Number(0.05, 0.1),

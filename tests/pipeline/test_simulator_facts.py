@@ -56,6 +56,9 @@ def test_every_simulator_with_a_list_of_tasks_is_known():
          "simulator.tasks: the tasks are of two_robot and single_arm, whose robots differ: name tasks of one of them"),
         ("{name: household}\npolicy: {action_dim: 7}",
          "policy.action_dim=7, but household takes 14 numbers an action: set policy.action_dim=14"),
+        ("{options: {wrist_cameras: 1}}\npolicy: {options: {images: 3}}",
+         "policy.options.images=3, but household has 2 cameras, 1 of them at a wrist: "
+         "set policy.options.images to 2 or less"),
         ("{name: omnigibson, options: {action_mode: joint_23}}\nsft: {steps: 0}",
          "policy.action_dim=14, but omnigibson takes 23 numbers an action by simulator.options.action_mode=joint_23: "
          "set policy.action_dim=23"),
@@ -141,6 +144,22 @@ def test_a_robot_goes_by_its_mode_or_by_its_suite():
     assert of(name="maniskill", tasks=["PickCube-v1"]) == ROBOTS["maniskill"]["single_arm"]
     assert of(name="maniskill") == ROBOTS["maniskill"]["two_robot"]
     assert of(name="lab.worlds", tasks=["x"]) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "wrists"),
+    [
+        ("household", {"wrist_cameras": 1}, 1),
+        ("household", {"wrist_cameras": 0}, 0),
+        ("libero", {"wrist_camera": False}, 0),
+        ("libero", {"wrist_camera": True}, 1),
+    ],
+)
+def test_a_robot_has_the_cameras_that_were_chosen(name, options, wrists):
+    simulator = {"name": name, "options": options}
+    chosen = Config.model_validate({"name": "x", "simulator": simulator})
+    assert robot(chosen.simulator).wrist_cameras == wrists
+    assert dimensions(chosen).images == 1 + wrists
 
 
 @pytest.mark.parametrize("name", ISOLATED)

@@ -33,9 +33,9 @@ Seen = dict[str, Any]  # of arrays
 class HouseholdEnv(gymnasium.Env[Seen, np.ndarray]):
     """One task in one world, one action a step.
 
-    An observation holds `head`, `left_wrist` and `right_wrist`, uint8 [H, W, 3] in RGB, and `proprio`, float32 [P]; an
-    action is float32 [A] in [-1, 1]. Every `info` says what the robot is asked to do (`instruction`), whether that is
-    done (`success`), and which initial state the episode began from (`split`, `seed`).
+    An observation holds `head`, `left_wrist` and `right_wrist`, uint8 [H, W, 3] in RGB, fewer with `wrist_cameras`, and
+    `proprio`, float32 [P]; an action is float32 [A] in [-1, 1]. Every `info` says what the robot is asked to do
+    (`instruction`), whether that is done (`success`), and which initial state the episode began from (`split`, `seed`).
 
     Attributes:
         task: its name in a config.
@@ -71,7 +71,8 @@ class HouseholdEnv(gymnasium.Env[Seen, np.ndarray]):
         self._split = _known(split)
         if step_limit is not None:
             options["max_episode_steps"] = step_limit
-        self._simulator = Household(1, parse({**options, "tasks": [task]}))
+        chosen = parse({**options, "tasks": [task]})
+        self._simulator, self._cameras = Household(1, chosen), chosen.cameras
         self._closed = False
         self._seed = FIRST_SEED[split]
         self._success = False
@@ -83,9 +84,7 @@ class HouseholdEnv(gymnasium.Env[Seen, np.ndarray]):
         self.metadata = {**self.metadata, "render_fps": options.get("action_frequency", self.metadata["render_fps"])}
         image = spaces.Box(0, 255, (*spec.image_size, 3), np.uint8)
         proprio = spaces.Box(-PROPRIO_BOUND, PROPRIO_BOUND, (spec.proprio_dim,), np.float32)
-        self.observation_space = spaces.Dict(
-            {"head": image, "left_wrist": image, "right_wrist": image, "proprio": proprio}
-        )
+        self.observation_space = spaces.Dict({**dict.fromkeys(self._cameras, image), "proprio": proprio})
         self.action_space = spaces.Box(-1, 1, (spec.action_dim,), np.float32)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Seen, dict[str, Any]]:
@@ -180,8 +179,8 @@ class HouseholdEnv(gymnasium.Env[Seen, np.ndarray]):
 
     def _look(self) -> Seen:
         seen = self._simulator.observe([0])
-        images = {"head": seen.head[0], "left_wrist": seen.wrist[0, 0], "right_wrist": seen.wrist[0, 1]}
-        rows_first = {name: np.ascontiguousarray(image.transpose(1, 2, 0)) for name, image in images.items()}
+        images = zip(self._cameras, [seen.head[0], *seen.wrist[0]], strict=True)
+        rows_first = {name: np.ascontiguousarray(image.transpose(1, 2, 0)) for name, image in images}
         return {**rows_first, "proprio": seen.proprio[0]}
 
     def _info(self) -> dict[str, Any]:

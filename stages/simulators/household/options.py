@@ -8,6 +8,7 @@ from typing import Any
 
 from stages.simulators import options as checks
 from stages.simulators.household import catalogue
+from stages.simulators.household.scene import CAMERAS
 from stages.simulators.interface import SimulatorConfigError
 
 BACKENDS = ("auto", "mujoco", "mujoco_warp")
@@ -28,6 +29,8 @@ class Options:
         backend: what moves the worlds; mujoco_warp is made for a GPU and a thousand worlds, and takes the packages of
             the extra `warp`; auto takes it where there are a GPU, those packages and at least 64 worlds a process.
         image_size: height and width of every observed camera, in pixels.
+        wrist_cameras: how many of the hands' cameras are drawn, observed and recorded beside the head's: both, the left
+            one or none.
         action_frequency: control steps a second; divides the physics frequency.
         physics_frequency: physics steps a second.
         rendering_frequency: filmed frames a second; divides the action frequency, in between a frame is repeated.
@@ -48,6 +51,7 @@ class Options:
     tasks: tuple[str, ...] = (PRACTICE,)
     backend: str = "auto"
     image_size: int = 224
+    wrist_cameras: int = 2
     action_frequency: int = 20
     physics_frequency: int = 200
     rendering_frequency: int = 10
@@ -67,10 +71,16 @@ class Options:
         """Physics steps in a control step."""
         return self.physics_frequency // self.action_frequency
 
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """Names of the cameras that are drawn, the head's first."""
+        return CAMERAS[: 1 + self.wrist_cameras]
+
 
 # A bound says what the scene and its physics were made for.
 _NUMBERS: dict[str, checks.Bounds] = {
     "image_size": (int, 32, 1024),
+    "wrist_cameras": (int, 0, 2),
     "action_frequency": (int, 5, 100),
     "physics_frequency": (int, 100, 2000),
     "rendering_frequency": (int, 1, 100),

@@ -14,7 +14,6 @@ from stages.simulators.household.benchmark import EXPERT_STREAM, Benchmark, gene
 from stages.simulators.household.engine import Run
 from stages.simulators.household.options import Options
 from stages.simulators.household.physics import Physics
-from stages.simulators.household.scene import CAMERAS
 from stages.simulators.household.state import PROPRIO_DIM, proprioception
 from stages.simulators.interface import (
     ChunkResult,
@@ -66,6 +65,7 @@ class Household(Simulator):
             max_episode_steps=int(benchmark.step_limit.max()),
             deterministic=self.engine.deterministic,
             gpu=self.engine.gpu if options.images_on_gpu else None,
+            wrist_cameras=options.wrist_cameras,
         )
 
     def reset(self, slots: Sequence[int], episodes: Sequence[Episode], film: Sequence[bool]) -> None:
@@ -234,12 +234,12 @@ class Household(Simulator):
 
     def _images(self, rows: np.ndarray) -> np.ndarray:
         """What the cameras of worlds see, drawn one after another: uint8 [n, cameras, 3, H, W]."""
-        size = self._options.image_size
-        images = np.empty((len(rows), len(CAMERAS), size, size, 3), dtype=np.uint8)
+        size, cameras = self._options.image_size, self._options.cameras
+        images = np.empty((len(rows), len(cameras), size, size, 3), dtype=np.uint8)
         for i, slot in enumerate(rows):
             model, data = self.engine.view(slot)
             mujoco.mj_camlight(model, data)
-            for j, camera in enumerate(CAMERAS):
+            for j, camera in enumerate(cameras):
                 images[i, j] = self._renderer.draw(model, data, camera, size)
         return np.ascontiguousarray(images.transpose(0, 1, 4, 2, 3))
 

@@ -181,6 +181,18 @@ def test_observations_show_the_colours_of_the_scene():
     np.testing.assert_array_equal(simulator.observe([0]).head[0], seen.head[1])
 
 
+@pytest.mark.parametrize("wrists", [0, 1])
+def test_only_the_chosen_cameras_are_observed(wrists):
+    every, some = _make(1), _make(1, wrist_cameras=wrists)
+    for simulator in (every, some):
+        simulator.reset([0], [Episode("stack", 1)], [True])
+    assert some.spec.wrist_cameras == wrists
+    seen, wanted = some.observe([0]), every.observe([0])
+    np.testing.assert_array_equal(seen.head, wanted.head)
+    np.testing.assert_array_equal(seen.wrist, wanted.wrist[:, :wrists])
+    np.testing.assert_array_equal(some.frame(0), every.frame(0), "an audience sees everything")
+
+
 def test_only_filmed_worlds_return_frames_one_an_executed_step():
     simulator = _make(2, rendering_frequency=10, max_episode_steps=6)
     simulator.reset([0, 1], [Episode("stack", 0), Episode("stack", 1)], [True, False])

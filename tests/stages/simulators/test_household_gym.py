@@ -139,6 +139,15 @@ def test_a_state_comes_back_in_another_environment_bit_for_bit():
         make("pick_onto_plate").unwrapped.restore_state(state)
 
 
+def test_only_the_chosen_cameras_are_observed():
+    env = make(wrist_cameras=1)
+    seen, _ = env.reset(seed=0)
+    assert seen in env.observation_space
+    assert list(seen) == ["head", "left_wrist", "proprio"]
+    whole, _ = make().reset(seed=0)
+    assert (seen["left_wrist"] == whole["left_wrist"]).all()
+
+
 def test_the_step_limit_is_the_environments_own():
     env = make(step_limit=3)
     assert env.unwrapped.step_limit == 3

@@ -45,6 +45,7 @@ def test_a_suite_stands_for_its_tasks():
         ({"arms": "left"}, "both, right"),
         ({"image_size": 16}, "from 32 to 1024"),
         ({"image_size": 64.5}, "an integer"),
+        ({"wrist_cameras": 3}, "from 0 to 2"),
         ({"distractors": True}, "an integer"),
         ({"object_size": "big"}, "a number"),
         ({"object_size": float("nan")}, "a number"),

@@ -63,12 +63,12 @@ class Checks:
         if not self._by_warp:
             return Finding(MEMORY, "skip", "MuJoCo's worlds are small")
         options, benchmark = self._options, Benchmark(self._options)
-        drawn = options.image_size if rendering.draws(options, self._device) else 0
+        cameras, drawn = len(options.cameras), options.image_size if rendering.draws(options, self._device) else 0
         tasks = np.bincount(benchmark.scene, minlength=len(benchmark.scenes)) / len(benchmark.tasks)
         built = (Physics(scene, benchmark.kit, options.physics_frequency, drawn or 1) for scene in benchmark.scenes)
         models = [adapted(physics.model) for physics in built]
         each = sum(
-            share * (memory.of_world(model, CONTACTS, CONSTRAINTS) + memory.of_images(model, drawn))
+            share * (memory.of_world(model, CONTACTS, CONSTRAINTS) + memory.of_images(model, cameras, drawn))
             for share, model in zip(tasks, models, strict=True)
         )
         free = self._device.free_memory()

@@ -10,7 +10,6 @@ import numpy as np
 from stages.simulators.household import controller
 from stages.simulators.household.options import Options
 from stages.simulators.household.probe.order import IMAGES, START, STEP
-from stages.simulators.household.scene import CAMERAS
 from stages.simulators.household.simulator import Household
 from stages.simulators.interface import HELD_OUT, Episode
 from stages.simulators.probing import Broken, Finding, guarded
@@ -68,7 +67,7 @@ class _Checks:
         seen = self._household.observe(self._slots)
         seconds = time.monotonic() - begin
         views = np.concatenate([seen.head[:, None], seen.wrist], axis=1)
-        for name, pictures in zip(CAMERAS, views.swapaxes(0, 1), strict=True):
+        for name, pictures in zip(self._options.cameras, views.swapaxes(0, 1), strict=True):
             if blank := sum(1 for picture in pictures if picture.std() < LEAST_SPREAD):
                 raise Broken(f"the camera {name} shows one colour only in {blank} worlds", REPORT)
         self._household.close()

@@ -186,8 +186,8 @@ class Batch:
 
     def _check(self, worlds: int) -> None:
         """Make sure that there is memory for so many worlds."""
-        room = (worlds, self._contacts, self._constraints)
-        memory.check(self._device, self._described, *room, self._tables.image_size)
+        room, tables = (worlds, self._contacts, self._constraints), self._tables
+        memory.check(self._device, self._described, *room, len(tables.cameras), tables.image_size)
 
     def _enlarged(self, overflow: np.ndarray) -> bool:
         """Whether buffers overflowed; then the next workspace has larger ones."""

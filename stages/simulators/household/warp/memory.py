@@ -19,7 +19,13 @@ _BOUNDS = 256  # bytes a geom takes in the tree that rays are followed through
 
 
 def check(
-    device: Device, described: mujoco.MjModel, worlds: int, contacts: int, constraints: int, image_size: int
+    device: Device,
+    described: mujoco.MjModel,
+    worlds: int,
+    contacts: int,
+    constraints: int,
+    cameras: int,
+    image_size: int,
 ) -> None:
     """Make sure that worlds fit.
 
@@ -29,6 +35,7 @@ def check(
         worlds: how many.
         contacts: room for a world's contacts.
         constraints: room for its constraint rows.
+        cameras: images of a world.
         image_size: height and width of images drawn there, in pixels; 0: none are.
 
     Raises:
@@ -37,7 +44,7 @@ def check(
     free = device.free_memory()
     if free is None:
         return
-    each = of_world(described, contacts, constraints) + of_images(described, image_size)
+    each = of_world(described, contacts, constraints) + of_images(described, cameras, image_size)
     fit = int(SPARED * free / each)
     if worlds > fit:
         raise SimulatorConfigError(
@@ -55,9 +62,9 @@ def of_world(described: mujoco.MjModel, contacts: int, constraints: int) -> int:
     return int((1 + _TEMPORARIES) * (two - one))
 
 
-def of_images(described: mujoco.MjModel, image_size: int) -> int:
+def of_images(described: mujoco.MjModel, cameras: int, image_size: int) -> int:
     """Bytes that the images of a world take, and the tree of its geoms; nothing where none are drawn."""
-    return described.ncam * image_size**2 * _PIXEL + described.ngeom * _BOUNDS if image_size else 0
+    return cameras * image_size**2 * _PIXEL + described.ngeom * _BOUNDS if image_size else 0
 
 
 def _bytes_of(data: object) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import mujoco
 import mujoco_warp as mjw
@@ -10,7 +11,6 @@ import numpy as np
 import warp as wp
 
 from stages.simulators.household.options import Options
-from stages.simulators.household.scene import CAMERAS
 from stages.simulators.household.warp.device import Device
 
 wp.set_module_options({"enable_backward": False})
@@ -38,21 +38,24 @@ class BatchRenderer:
     Like the other renderers it knows no shadows, no reflections and no sky: rays that meet nothing are black.
     """
 
-    def __init__(self, described: mujoco.MjModel, model: mjw.Model, data: mjw.Data, size: int) -> None:
+    def __init__(
+        self, described: mujoco.MjModel, model: mjw.Model, data: mjw.Data, cameras: Sequence[str], size: int
+    ) -> None:
         """Allocate.
 
         Args:
             described: the scene.
             model: the scene on the device.
             data: the worlds, posed whenever `draw` is called.
+            cameras: names of those whose images are wanted, in the order of the scene.
             size: height and width of an image, in pixels.
         """
-        self._model, self._data, self._size = model, data, size
+        self._model, self._data, self._cameras, self._size = model, data, len(cameras), size
         self._context = mjw.create_render_context(
             described,
             nworld=data.nworld,
             cam_res=(size, size),
-            cam_active=list(CAMERAS),
+            cam_active=list(cameras),
             render_rgb=True,
             render_depth=False,
             render_seg=False,
@@ -61,7 +64,7 @@ class BatchRenderer:
             enable_emission=False,
             enable_per_light_ambient=False,
         )
-        shape = (data.nworld, len(CAMERAS), 3, size * size)
+        shape = (data.nworld, len(cameras), 3, size * size)
         self._in_order = wp.array(np.arange(data.nworld), dtype=wp.int32)
         self._images = self._on_host = wp.empty(shape, dtype=wp.uint8)
         if self._images.device.is_cuda:
@@ -89,10 +92,10 @@ class BatchRenderer:
             count: n.
 
         Returns:
-            uint8 [n, cameras, 3, size, size], RGB, cameras in the order of `scene.CAMERAS`; overwritten by `draw`.
+            uint8 [n, cameras, 3, size, size], RGB; overwritten by `draw`.
         """
         wp.synchronize_stream()
-        return self._on_host.numpy()[:count].reshape(count, len(CAMERAS), 3, self._size, self._size)
+        return self._on_host.numpy()[:count].reshape(count, self._cameras, 3, self._size, self._size)
 
     def _render(self, count: int, places: wp.array, images: wp.array) -> None:
         """Have the first n = `count` worlds drawn into some rows of `images` [N, cameras, 3, H * W]."""
@@ -100,5 +103,5 @@ class BatchRenderer:
         worlds.nworld = count  # no ray is followed for the rest
         mjw.refit_bvh(self._model, worlds, self._context)
         mjw.render(self._model, worlds, self._context)
-        dimensions = (count, len(CAMERAS), self._size**2)
+        dimensions = (count, self._cameras, self._size**2)
         wp.launch(_unpack, dim=dimensions, inputs=[self._context.rgb_data, places], outputs=[images])

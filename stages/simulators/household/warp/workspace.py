@@ -26,6 +26,7 @@ class Tables:
         places: where things are in the scene's arrays.
         substeps: physics steps in a control step.
         dense: the reward is dense.
+        cameras: whose images are drawn.
         image_size: height and width of images, in pixels; 0: none are drawn here.
     """
 
@@ -34,6 +35,7 @@ class Tables:
     places: seeing.Places
     substeps: int
     dense: bool
+    cameras: tuple[str, ...]
     image_size: int
 
 
@@ -196,7 +198,8 @@ class Workspace:
             # Imported late: drawing takes kernels of its own, which films and small images do without.
             from stages.simulators.household.warp.rendering import BatchRenderer
 
-            self._renderer = BatchRenderer(self._described, self._model, self.data, self._tables.image_size)
+            cameras, size = self._tables.cameras, self._tables.image_size
+            self._renderer = BatchRenderer(self._described, self._model, self.data, cameras, size)
         return self._renderer
 
     def _make_room(self, length: int) -> None:

@@ -17,7 +17,6 @@ from stages.simulators.household.engine import Engine, Run
 from stages.simulators.household.layouts import Start
 from stages.simulators.household.options import Options
 from stages.simulators.household.physics import Physics
-from stages.simulators.household.scene import CAMERAS
 from stages.simulators.household.state import Snapshot
 from stages.simulators.household.warp import control, judging, rendering
 from stages.simulators.household.warp import sight as seeing
@@ -51,7 +50,7 @@ class WarpWorlds(Engine):
         if rendering.draws(options, device):
             self.images, self.gpu = self._draw, device.uuid
         self._scenes = scenes
-        self._images = np.empty((0, len(CAMERAS), 3, options.image_size, options.image_size), np.uint8)
+        self._images = np.empty((0, len(options.cameras), 3, options.image_size, options.image_size), np.uint8)
         self._data = [mujoco.MjData(physics.model) for physics in scenes]
         self._state = np.zeros((num_envs, max(_width(physics.model) for physics in scenes)), np.float32)
         self._targets = control.packed(controller.home(num_envs, robot.HOME_JOINTS))
@@ -114,8 +113,8 @@ class WarpWorlds(Engine):
 
     def borrow(self, gallery: Gallery) -> None:
         """See Engine.borrow."""
-        size = self._images.shape[-1]
-        shape = (gallery.worlds, len(CAMERAS), 3, size * size)
+        _, cameras, _, height, width = self._images.shape
+        shape = (gallery.worlds, cameras, 3, height * width)
         self._gallery, self._first = self._device.opened(gallery.handle, shape), gallery.first
 
     def hang(self, slots: np.ndarray) -> None:
@@ -153,7 +152,7 @@ class WarpWorlds(Engine):
         for scene, physics in enumerate(self._scenes):
             with device.current(None):
                 places = seeing.places(physics, self.benchmark.kit)
-            tables = Tables(arms, goals, places, options.substeps, options.reward == "dense", drawn)
+            tables = Tables(arms, goals, places, options.substeps, options.reward == "dense", options.cameras, drawn)
             name = f"scene {scene + 1} of {len(self._scenes)}"
             batches.append(Batch(name, physics.model, self.benchmark, tables, device))
             share = self._share(scene)

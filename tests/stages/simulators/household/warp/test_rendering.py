@@ -81,6 +81,21 @@ def test_images_hang_in_the_rows_of_a_gallery(made: Made, monkeypatch: pytest.Mo
     assert (hung[:3] == 7).all()  # nobody asked for world 0, and the first two rows are another worker's
 
 
+@pytest.mark.parametrize("wrists", [0, 1])
+def test_only_the_chosen_cameras_are_drawn(made: Made, monkeypatch: pytest.MonkeyPatch, wrists: int) -> None:
+    chosen = {"backend": "mujoco_warp", "renderer": "mujoco_warp", "image_size": 33}
+    every, some = made(**chosen), made(**chosen, wrist_cameras=wrists)
+    for simulator in (every, some):
+        simulator.reset([0, 1], [Episode(TASKS[1], 5), Episode(TASKS[0], 6)], [False] * 2)
+    wanted = pictures(every, [0, 1])[:, : 1 + wrists]
+    np.testing.assert_array_equal(pictures(some, [0, 1]), wanted)
+    memory = wp.zeros((3, 1 + wrists, 3, 33 * 33), dtype=wp.uint8, device="cpu")
+    monkeypatch.setattr(Device, "opened", lambda self, handle, shape: memory.reshape(shape))  # no GPU, no driver
+    some.borrow(Gallery(b"", worlds=3, first=0))
+    some.hang([0, 1])
+    np.testing.assert_array_equal(memory.numpy()[:2].reshape(wanted.shape), wanted)
+
+
 def test_it_shows_what_the_ray_caster_shows_but_for_its_flat_light(made: Made) -> None:
     ours = made(backend="mujoco_warp", renderer="mujoco_warp", image_size=32)
     theirs = made(backend="mujoco", renderer="raycast", image_size=32)
@@ -102,11 +117,12 @@ def test_the_memory_that_images_take_is_known_beforehand(compiled: None) -> None
     taken = []
     with wp.ScopedDevice("cpu"):
         for worlds in (1, 2):
-            renderer = BatchRenderer(described, mjw.put_model(described), mjw.make_data(described, nworld=worlds), 48)
+            data = mjw.make_data(described, nworld=worlds)
+            renderer = BatchRenderer(described, mjw.put_model(described), data, options.cameras, 48)
             taken.append(memory._bytes_of(renderer._context) + renderer._images.capacity)
     # The nodes of the tree are not among the arrays that can be counted.
-    assert 0.7 * memory.of_images(described, 48) < taken[1] - taken[0] < memory.of_images(described, 48)
-    assert memory.of_images(described, 0) == 0
+    assert 0.7 * memory.of_images(described, 3, 48) < taken[1] - taken[0] < memory.of_images(described, 3, 48)
+    assert memory.of_images(described, 3, 0) == 0
 
 
 @pytest.mark.parametrize("tasks", [TASKS[:1], TASKS])
