@@ -1,6 +1,6 @@
 """A row of the results table: a recipe carried out in sittings, success before and after RL, hours, and the command.
 
-    python tests/benchmarks/results_table.py configs/household_object_gpu.yaml [--seeds 0 1 2] [--minutes 25] \\
+    python tests/benchmarks/results_table.py configs/household_object_gpu.yaml [--seeds 0,1,2] [--minutes 25] \\
         [--runs-dir runs] [--table results.md] [key=value ...]
 
 Carries the recipe out once a seed. After so many minutes the run is stopped and the command ends with status 3; the
@@ -35,14 +35,14 @@ HEAD = f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}\n"
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", type=Path)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--seeds", type=seeds, default=[0], metavar="SEED,...")
     parser.add_argument("--minutes", type=float, default=25.0, help="of a sitting")
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"))
     parser.add_argument("--table", type=Path, help="Markdown file that gets the row")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     asked = parser.parse_intermixed_args()
     deadline, rows = time.monotonic() + 60 * asked.minutes, []
-    given = shlex.join([str(asked.recipe), "--seeds", *map(str, asked.seeds), *asked.overrides])
+    given = shlex.join([str(asked.recipe), "--seeds", ",".join(map(str, asked.seeds)), *asked.overrides])
     for seed in asked.seeds:
         values = dict(value.partition("=")[::2] for value in asked.overrides)
         algorithm = values.get("algorithm.name", "")
@@ -62,6 +62,11 @@ def main() -> int:
     if asked.table is not None:
         put(asked.table, given, text)
     return 0
+
+
+def seeds(text: str) -> list[int]:
+    """Whole numbers between commas."""
+    return [int(number) for number in text.split(",")]
 
 
 def carry_out(command: list[str], run: Path, deadline: float) -> bool:
