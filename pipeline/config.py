@@ -110,6 +110,10 @@ class Sft(Training):
     """share of the learning rate left at the end of the cosine"""
     label_sigma: NonNegative = 1.5
     """width of the soft labels of a policy over tokens, in action bins; 0: hard labels"""
+    shift: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    """share of an image's side by which every image is moved at random, at most, down or up and to a side"""
+    mirror: bool = False
+    """every second decision, by chance, as a mirror between the robot's arms shows it, its instruction too"""
 
 
 class Rollout(Workers):

@@ -40,6 +40,8 @@ HELD_OUT_STATES = {"libero": 50}
 """Simulator -> the initial states of a task that its suites' files fix for evaluation, where they do."""
 UNLIKE_WORLDS = ("PegInsertionSide-v1",)
 """Tasks that draw the sizes of things world by world, when a scene of many worlds is built, and not by episode."""
+MIRRORED = ("household",)
+"""Simulators whose robot has two arms that are each other's mirror images, so that `sft.mirror` can turn them round."""
 ISOLATED = ("libero", "maniskill")
 """Simulators whose packages cannot be installed beside Baton's own."""
 
@@ -76,6 +78,7 @@ def check(config: Config) -> None:
     _check_limits(config)
     _check_backend(config)
     _check_expert(config)
+    _check_mirror(config)
     _check_states(config)
 
 
@@ -165,6 +168,23 @@ def _check_expert(config: Config) -> None:
         f"sft.steps={config.sft.steps} needs demonstrations, and {simulator.name} has no scripted expert{which}: set "
         "demonstrate.imported to what `baton import` writes, or sft.steps=0 and policy.checkpoint"
     )
+
+
+def _check_mirror(config: Config) -> None:
+    """Robots that look another way in a mirror."""
+    if not config.sft.mirror:
+        return
+    name, known = config.simulator.name, robot(config.simulator)
+    if name not in MIRRORED:
+        raise UserError(
+            f"sft.mirror=true needs two arms that are each other's mirror images, which is known of "
+            f"{', '.join(MIRRORED)}, not of {name}: set sft.mirror=false"
+        )
+    if known is not None and known.wrist_cameras == 1:
+        raise UserError(
+            "sft.mirror=true makes the left wrist's camera the right one's, but there is only one: set "
+            "simulator.options.wrist_cameras to 2 or 0, or sft.mirror=false"
+        )
 
 
 def _check_states(config: Config) -> None:

@@ -3,8 +3,8 @@
     python -m stages.sft runs/quickstart --epoch 0
 
 Reads every demonstration shard, measures the statistics that normalise actions, and trains for `sft.steps` optimizer
-steps on windows of K actions, leaving out what a perturbation made unpredictable. Without steps the checkpoint of the
-config is version 0.
+steps on windows of K actions, leaving out what a perturbation made unpredictable, changed as `augmentation.py` says.
+Without steps the checkpoint of the config is version 0.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from pipeline.config import Config
+from stages.augmentation import Augmentation
 from stages.demonstrations import gather
 from stages.door import run_ranked_stage
 from stages.policies import interface as policies
@@ -50,6 +51,7 @@ def sft(work: Work, rank: Rank, device: torch.device) -> None:
     config, stage = work.config, work.config.sft
     with work.phases("load"):
         demonstrations = gather(work)
+        augmentation = Augmentation(config)
         policy = warm(config, demonstrations)
         see = observer(demonstrations)
         actions, valid = torch.from_numpy(demonstrations.actions), torch.from_numpy(demonstrations.valid)
@@ -64,19 +66,25 @@ def sft(work: Work, rank: Rank, device: torch.device) -> None:
             compiled=config.policy.compile,
         )
     usable = np.flatnonzero(demonstrations.valid.any(axis=1))
+    cameras = 1 + demonstrations.spec.wrist_cameras
     with work.phases("train"):
         for step, rows in enumerate(batches(config, usable)):
             scale = warmup_cosine(step, warmup=stage.warmup_steps, total=stage.steps, final=stage.final_lr)
             engine.set_lr(scale)
+            # Chance is drawn for the whole batch, so that no number of ranks changes it.
             drawn = policy.draw_imitation_noise(work.stream("sft noise", step), len(rows))
-            part = np.arange(rank.index, len(rows), rank.size)  # of the batch, whose noise no number of ranks changes
+            changes = augmentation.draw(work.stream("sft augmentation", step), len(rows), cameras)
+            part = np.arange(rank.index, len(rows), rank.size)
             pieces = np.array_split(part, -(-len(part) // (stage.micro_batch or len(part))))
             for piece in pieces:
                 chosen = rows[piece]
+                seen, done = see(chosen).to(device), actions[chosen].to(device)
+                if augmentation:
+                    seen, done = augmentation(seen, done, torch.from_numpy(changes[piece]).to(device))
                 imitation = engine(
                     "imitation_loss",
-                    see(chosen).to(device),
-                    actions[chosen].to(device),
+                    seen,
+                    done,
                     valid[chosen].to(device),
                     stage.label_sigma,
                     None if drawn is None else torch.from_numpy(drawn[piece]).to(device),
@@ -104,9 +112,10 @@ def sft(work: Work, rank: Rank, device: torch.device) -> None:
 def warm(config: Config, demonstrations: Trajectories) -> Policy:
     """The policy to train: fresh from the seed, or the checkpoint of the config."""
     chosen = config.policy
+    actions, proprio = Augmentation(config).both_ways(demonstrations)
     measured = Statistics.of(
-        demonstrations.actions[demonstrations.valid],
-        demonstrations.proprio if chosen.proprio else demonstrations.proprio[:, :0],
+        actions,
+        proprio if chosen.proprio else proprio[:, :0],
         unchanged_actions=grippers(chosen.action_dim),
         dataset=config.simulator.name,
     )

@@ -91,6 +91,12 @@ def test_every_simulator_with_a_list_of_tasks_is_known():
          "rollout: {num_envs: 512, pipeline_stage_num: 2}",
          "rollout.pipeline_stage_num=2 with rollout.num_workers=1: the worlds of a process of maniskill are stepped "
          "together, so it belongs to one group: set rollout.num_workers to 2 or more"),
+        ("{name: maniskill}\nsft: {mirror: true}",
+         "sft.mirror=true needs two arms that are each other's mirror images, which is known of household, not of "
+         "maniskill: set sft.mirror=false"),
+        ("{options: {wrist_cameras: 1}}\nsft: {mirror: true}",
+         "sft.mirror=true makes the left wrist's camera the right one's, but there is only one: set "
+         "simulator.options.wrist_cameras to 2 or 0, or sft.mirror=false"),
         ("{}\nrollout: {max_episode_steps: 100001}",
          "rollout.max_episode_steps=100001 is not possible in household: set it to an integer from 1 to 100000"),
         ("{}\ndemonstrate: {max_episode_steps: 100001}",
