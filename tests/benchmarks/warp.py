@@ -1,7 +1,7 @@
 """A thousand kitchens on one GPU: env-steps a second with images, where the time goes, memory, against CPU cores.
 
-    python tests/benchmarks/warp.py [--recipe configs/household_object_gpu.yaml] [--sizes 64 224] [--processes 16] \\
-        [--only NAME ...] [--rounds 2] [--repeats 5] [--json FILE] [key=value ...]
+    python tests/benchmarks/warp.py [--recipe configs/household_object_gpu.yaml] [--size 64 --size 224] \\
+        [--processes 16] [--only NAME --only ...] [--rounds 2] [--repeats 5] [--json FILE] [key=value ...]
 
 Plays episodes of the recipe's tasks in a pool as the rollout stage does, three images a decision, in as many worlds
 and groups as the recipe says: in one process of backend mujoco_warp, whose images stay on the GPU or pass through main
@@ -85,10 +85,10 @@ class Figures:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", type=Path, default=RECIPE)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[64, 224])
+    parser.add_argument("--size", type=int, action="append", help="of images, in pixels; not given: 64 and 224")
     parser.add_argument("--processes", type=int, default=16, help="of backend mujoco")
     parser.add_argument("--worlds-a-process", type=int, default=16)
-    parser.add_argument("--only", nargs="+", help="of these, by their names in the table")
+    parser.add_argument("--only", action="append", metavar="NAME", help="of these, by their names in the table")
     parser.add_argument("--rounds", type=int, default=2, help="episodes a world plays")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", type=Path)
@@ -106,7 +106,7 @@ def main() -> None:
     }
     print(f"\n{HEAD}")
     found = []
-    for size in options.sizes:
+    for size in options.size or (64, 224):
         for name, (worlds, workers, chosen) in contenders.items():
             if options.only and name not in options.only:
                 continue
