@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 BATON = [sys.executable, "-m", "pipeline.cli"]
 TO_BE_CONTINUED = 3
 COLUMNS = (
-    *("suites", "algorithm", "seed", "warm start", "after RL", "points"),
+    *("recipe", "algorithm", "seed", "warm start", "after RL", "points"),
     *("episodes", "success by epoch", "seconds", "GPU-hours"),
 )
 HEAD = f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}\n"
@@ -52,7 +52,7 @@ def main() -> int:
         if run.is_dir():  # time may be up before there is one
             found = json.loads(baton("report", str(run), "--json"))
             config = json.loads(baton("config", str(asked.recipe), *chosen, "--json"))
-            rows.append(row(found, config))
+            rows.append(row(asked.recipe.stem, found, config))
             print(rows[-1])
         if not done:
             print(f"{asked.minutes:g} minutes are over: the same command goes on from {run}")
@@ -88,12 +88,12 @@ def carry_out(command: list[str], run: Path, deadline: float) -> bool:
     return True
 
 
-def row(found: dict[str, Any], config: dict[str, Any]) -> str:
+def row(recipe: str, found: dict[str, Any], config: dict[str, Any]) -> str:
     """The row of a run, from what `baton report --json` says; half a run has half a row."""
     gain = found["gain"]
     curve = " → ".join(f"{100 * success:.0f}" for success in found["success_by_epoch"].values())
     cells = [
-        ", ".join(config["simulator"]["tasks"]),
+        recipe,
         config["algorithm"]["name"],
         str(config["seed"]),
         rate(found["warm_start"]),
