@@ -6,10 +6,11 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
+
+from slurm.cluster.packages import LOCK
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 INSTALL = "apt-get install --no-install-recommends chromium"
@@ -72,8 +73,8 @@ def _installed() -> str | None:
 def _install() -> str | None:
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         return None
-    with Path("/tmp/baton-chromium.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # several workers of one pytest start at once
+    with LOCK.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # several workers of one pytest start at once, some of which install Slurm
         if _installed() is None:
             environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
             for command in ("apt-get update -qq", f"{INSTALL} -qq --yes"):

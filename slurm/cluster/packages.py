@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
+import tempfile
+from pathlib import Path
 
 from slurm.cluster.errors import ClusterError
 
@@ -20,6 +23,9 @@ PROGRAMS = {
     "mariadb-server": ("mariadbd", "mariadb-install-db"),
 }
 """Package -> what of it is used."""
+LOCK = Path(tempfile.gettempdir()) / "baton-apt.lock"
+"""Held by whoever of us installs: apt ends with an error where another apt is at work."""
+WAIT_S = 300  # for an apt that is not ours
 
 
 def missing() -> list[str]:
@@ -45,10 +51,15 @@ def install() -> None:
             f"the development cluster needs packages that are not here: {names}; "
             f"on Debian, as root: apt-get install --no-install-recommends {names}"
         )
-    for command in (["apt-get", "update"], ["apt-get", "install", "--yes", "--no-install-recommends", *packages]):
-        _apt(command)
-    if packages := missing():
-        raise ClusterError(f"apt-get installed {names}, but programs of {' '.join(packages)} are not in {PATH}")
+    with LOCK.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (packages := missing()):
+            return
+        _apt(["apt-get", "update"])
+        waiting = ["-o", f"DPkg::Lock::Timeout={WAIT_S}"]
+        _apt(["apt-get", "install", "--yes", "--no-install-recommends", *waiting, *packages])
+    if missing():
+        raise ClusterError(f"apt-get installed {names}, but programs of {' '.join(missing())} are not in {PATH}")
 
 
 def _apt(command: list[str]) -> None:
