@@ -14,6 +14,7 @@ import argparse
 import dataclasses
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -52,6 +53,7 @@ def main() -> int:
     parser.add_argument("--size", type=int, default=HEIGHT, help="height of the film in pixels; default: %(default)s")
     parser.add_argument("--out", type=Path, metavar="FILE.mp4", help="default: named by epoch, task, episode, outcome")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # what is begun is removed on the way out
     try:
         print(replay(Asked(**vars(given))))
     except (UserError, SimulatorConfigError, SimulatorLost, VideoError) as error:

@@ -6,8 +6,10 @@ import dataclasses
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -150,6 +152,24 @@ def test_an_episode_that_does_not_repeat_is_not_shown_as_if_it_did(prepared, tmp
         "repeat on this machine; leave --simulate out"
     )
     assert not list(tmp_path.rglob("*film*.mp4"))
+
+
+def test_one_that_is_stopped_leaves_nothing_half_made(prepared, tmp_path):
+    words = ["replay", str(prepared.run), "--epoch", "1", "--episode", "4", "--simulate", "--size", "1792"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipeline.cli", *words], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    try:
+        deadline = time.monotonic() + 100
+        while not list(tmp_path.iterdir()):
+            assert process.poll() is None, "it ended before it could be stopped"
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        process.terminate()
+        assert process.wait(60) == 128 + signal.SIGTERM
+    finally:
+        process.kill()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_mistake_is_one_line_and_exit_code_2(prepared, tmp_path):
