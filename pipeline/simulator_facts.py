@@ -57,10 +57,8 @@ def robot(simulator: Simulator) -> Robot | None:
     robots = ROBOTS.get(simulator.name, {})
     keys = [simulator.options.get("action_mode", next(iter(robots), None)), *suites(simulator).values()]
     found = next((robots[key] for key in reversed(keys) if key in robots), None)
-    chosen = simulator.options.get("wrist_cameras", simulator.options.get("wrist_camera"))  # LIBERO has one or none
-    if found is None or chosen is None:
-        return found
-    return dataclasses.replace(found, wrist_cameras=int(chosen))
+    chosen = simulator.options.get("wrist_cameras")
+    return found if found is None or chosen is None else dataclasses.replace(found, wrist_cameras=chosen)
 
 
 def one_clock(simulator: Simulator) -> bool:

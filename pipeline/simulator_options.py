@@ -152,7 +152,7 @@ OPTIONS: dict[str, dict[str, Number | Choice | Switch | None]] = {
     "libero": {
         "renderer": Choice(("auto", "egl", "osmesa")),
         "gripper": Choice(("robosuite", "openvla")),
-        "wrist_camera": SWITCH,
+        "wrist_cameras": Number(0, 1, whole=True),
         "settling_steps": Number(0, 50, whole=True),
         "egl_device": Number(0, 63, whole=True),
         "kept_scenes": Number(1, 130, whole=True),

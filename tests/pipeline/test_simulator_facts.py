@@ -157,8 +157,8 @@ def test_a_robot_goes_by_its_mode_or_by_its_suite():
     [
         ("household", {"wrist_cameras": 1}, 1),
         ("household", {"wrist_cameras": 0}, 0),
-        ("libero", {"wrist_camera": False}, 0),
-        ("libero", {"wrist_camera": True}, 1),
+        ("libero", {"wrist_cameras": 0}, 0),
+        ("libero", {"wrist_cameras": 1}, 1),
     ],
 )
 def test_a_robot_has_the_cameras_that_were_chosen(name, options, wrists):

@@ -29,7 +29,7 @@ class Options:
         egl_device: which of EGL's devices draws, counted from 0; None: the card that CUDA_VISIBLE_DEVICES names.
         gripper: what the last action number means. robosuite: -1 opens, 1 closes, as in the demonstrations; openvla:
             1 opens, 0 closes, as published OpenVLA checkpoints have it.
-        wrist_camera: whether the camera of the hand is observed; a policy that looks at one image needs no other drawn.
+        wrist_cameras: 1 or 0, whether the camera of the hand is observed; a policy of one image needs no other drawn.
         settling_steps: steps after a reset that the robot waits for what falls to come to rest.
         kept_scenes: how many scenes, one a task, a process keeps in memory; more while its worlds are in more tasks.
         expert_perturbation: probability a step that a burst of random motion starts in the expert's actions.
@@ -44,7 +44,7 @@ class Options:
     renderer: str = "auto"
     egl_device: int | None = None
     gripper: str = ROBOSUITE
-    wrist_camera: bool = True
+    wrist_cameras: int = 1
     settling_steps: int = 10
     kept_scenes: int = 2
     expert_perturbation: float = 0.0
@@ -57,12 +57,12 @@ _NUMBERS: dict[str, checks.Bounds] = {
     "rendering_frequency": (int, 1, ACTION_FREQUENCY),
     "max_episode_steps": (int, 1, 100_000),
     "egl_device": (int, 0, 63),
+    "wrist_cameras": (int, 0, 1),
     "settling_steps": (int, 0, 50),
     "kept_scenes": (int, 1, 130),
     "expert_perturbation": (float, 0.0, 1.0),
 }
 _CHOICES = {"renderer": RENDERERS, "gripper": (ROBOSUITE, OPENVLA)}
-_SWITCHES = ("wrist_camera",)
 _MAY_BE_NONE = ("max_episode_steps", "egl_device")
 
 
@@ -90,6 +90,4 @@ def _checked(name: str, value: Any) -> Any:
         return None
     if name in _CHOICES:
         return checks.choice("libero", name, value, _CHOICES[name])
-    if name in _SWITCHES:
-        return checks.switch("libero", name, value)
     return checks.number("libero", name, value, _NUMBERS[name])

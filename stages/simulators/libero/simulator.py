@@ -76,7 +76,7 @@ class Libero(Simulator):
             image_size=(options.image_size, options.image_size),
             max_episode_steps=max(self._limit(name) for name in options.tasks),
             deterministic=True,
-            wrist_cameras=int(options.wrist_camera),
+            wrist_cameras=options.wrist_cameras,
         )
 
     def reset(self, slots: Sequence[int], episodes: Sequence[Episode], film: Sequence[bool]) -> None:
@@ -103,7 +103,7 @@ class Libero(Simulator):
     def observe(self, slots: Sequence[int]) -> Observation:
         """See Simulator.observe."""
         size, count = self._options.image_size, len(slots)
-        cameras = rendering.CAMERAS if self._options.wrist_camera else (rendering.HEAD,)
+        cameras = rendering.CAMERAS if self._options.wrist_cameras else (rendering.HEAD,)
         images = np.empty((count, len(cameras), size, size, 3), dtype=np.uint8)
         proprio = np.empty((count, PROPRIO_DIM), dtype=np.float32)
         for row, slot in enumerate(slots):
@@ -164,9 +164,9 @@ class Libero(Simulator):
             uint8 [448, 672, 3], RGB.
         """
         frame = np.zeros((HEAD_FRAME, WRIST_FRAME + HEAD_FRAME, 3), dtype=np.uint8)
-        left = WRIST_FRAME if self._options.wrist_camera else WRIST_FRAME // 2
+        left = WRIST_FRAME if self._options.wrist_cameras else WRIST_FRAME // 2
         frame[:, left : left + HEAD_FRAME] = self._stage.draw(slot, rendering.HEAD, HEAD_FRAME)
-        if self._options.wrist_camera:
+        if self._options.wrist_cameras:
             frame[:WRIST_FRAME, :WRIST_FRAME] = self._stage.draw(slot, rendering.WRIST, WRIST_FRAME)
         return frame
 

@@ -80,7 +80,7 @@ class Checks:
     def step(self) -> Finding:
         """Whether a scene is built and moves."""
         begin = time.monotonic()
-        self._libero = Libero(1, dataclasses.replace(self._options, wrist_camera=True, max_episode_steps=100_000))
+        self._libero = Libero(1, dataclasses.replace(self._options, wrist_cameras=1, max_episode_steps=100_000))
         self._task = self._options.tasks[0]
         self._libero.reset([0], [Episode(self._task, HELD_OUT)], [False])
         built = time.monotonic() - begin

@@ -209,7 +209,7 @@ def canvases():
     both.reset([0], [Episode(tasks[1], 8)], [False])
     told["scenes later"], told["canvases later"] = len(both._stage._scenes), len(both._stage._canvases)
     told["still"] = same(seen, both.observe([1]))
-    both._options = dataclasses.replace(both._options, wrist_camera=False)
+    both._options = dataclasses.replace(both._options, wrist_cameras=0)
     blind, frame = both.observe([1]), both.frame(1)
     told["without the wrist"] = [list(blind.wrist.shape), bool(np.array_equal(blind.head, seen.head))]
     told["beside the head"] = [
@@ -289,7 +289,7 @@ def spec():
         "renderer": told.renderer,
         "tasks": len(told.tasks),
         "instruction": told.tasks[0].instruction,
-        "blind": build([SOUP], wrist_camera=False).spec.wrist_cameras,
+        "blind": build([SOUP], wrist_cameras=0).spec.wrist_cameras,
         "numbers": [told.action_dim, told.proprio_dim, told.wrist_cameras, told.max_episode_steps, *told.image_size],
     }
 

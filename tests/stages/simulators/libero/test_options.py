@@ -46,7 +46,7 @@ def test_every_suite_has_its_tasks_and_its_step_limit(suite, tasks, limit):
         (
             {"render": "egl"},
             "libero: no option 'render', did you mean 'renderer'?; valid: tasks, image_size, action_frequency, "
-            "physics_frequency, rendering_frequency, max_episode_steps, renderer, egl_device, gripper, wrist_camera, "
+            "physics_frequency, rendering_frequency, max_episode_steps, renderer, egl_device, gripper, wrist_cameras, "
             "settling_steps, kept_scenes, expert_perturbation",
         ),
         ({"action_frequency": 10}, "libero: action_frequency is 10; it must be 20"),
@@ -59,7 +59,7 @@ def test_every_suite_has_its_tasks_and_its_step_limit(suite, tasks, limit):
         ({"settling_steps": True}, "libero: settling_steps is True; it must be an integer from 0 to 50"),
         ({"expert_perturbation": 2}, "libero: expert_perturbation is 2; it must be a number from 0 to 1"),
         ({"gripper": "openvl"}, "libero: gripper has no 'openvl', did you mean 'openvla'?; valid: robosuite, openvla"),
-        ({"wrist_camera": 1}, "libero: wrist_camera is 1; it must be true or false"),
+        ({"wrist_cameras": 2}, "libero: wrist_cameras is 2; it must be an integer from 0 to 1"),
         ({"renderer": "raycast"}, "libero: renderer has no 'raycast'; valid: auto, egl, osmesa"),
         ({"tasks": "libero_10"}, "libero: tasks is 'libero_10'; it must be a list of names of tasks or suites"),
         ({"tasks": []}, "libero: tasks is []; name at least one task, each once"),
