@@ -6,7 +6,6 @@ import dataclasses
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from slurm.cluster import ClusterError, packages
 from slurm.launcher import EXIT, KEY_VARIABLE, LOG, Request, fill
 from slurm.options import Options
 from slurm.script import RESTARTS, batch_script, gpu_request, ranges
@@ -323,7 +323,15 @@ def test_an_extra_option_that_is_false_is_not_asked_for() -> None:
     assert "overcommit" not in asked
 
 
-@pytest.mark.skipif(shutil.which("sbatch") is None, reason="there is no sbatch on this machine")
+@pytest.fixture(scope="module")
+def _sbatch() -> None:
+    try:
+        packages.install()
+    except ClusterError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.usefixtures("_sbatch")
 @pytest.mark.parametrize("name", [name for name in HARD_NAMES if "\\" not in name])  # sbatch has its own idea of \
 def test_sbatch_itself_reads_the_header(tmp_path: Path, name: str) -> None:
     folder = tmp_path / name
