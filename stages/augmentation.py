@@ -50,10 +50,6 @@ class Augmentation:
         self.shift = config.sft.shift
         self.mirror = MIRRORS[config.simulator.name] if config.sft.mirror else None
 
-    def __bool__(self) -> bool:
-        """Whether it changes anything."""
-        return self.shift > 0 or self.mirror is not None
-
     def draw(self, rng: np.random.Generator, decisions: int, cameras: int) -> np.ndarray:
         """What chance decides.
 
@@ -99,10 +95,11 @@ class Augmentation:
 
     def _shifted(self, images: Tensor, moves: Tensor) -> Tensor:
         """Images [B, C, 3, H, W] moved by up to `shift` of their side, as moves [B, C, 2] in [0, 1) say."""
-        most = torch.tensor([round(self.shift * side) for side in images.shape[-2:]], device=images.device)
-        if not most.any():
+        most = [round(self.shift * side) for side in images.shape[-2:]]
+        if not any(most):
             return images
-        pixels = (moves * (2 * most + 1)).long() - most
+        limits = torch.tensor(most, device=images.device)
+        pixels = (moves * (2 * limits + 1)).long() - limits
         return shifted(images.flatten(0, 1), pixels.flatten(0, 1)).view_as(images)
 
 

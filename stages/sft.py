@@ -78,9 +78,9 @@ def sft(work: Work, rank: Rank, device: torch.device) -> None:
             pieces = np.array_split(part, -(-len(part) // (stage.micro_batch or len(part))))
             for piece in pieces:
                 chosen = rows[piece]
-                seen, done = see(chosen).to(device), actions[chosen].to(device)
-                if augmentation:
-                    seen, done = augmentation(seen, done, torch.from_numpy(changes[piece]).to(device))
+                seen, done = augmentation(
+                    see(chosen).to(device), actions[chosen].to(device), torch.from_numpy(changes[piece]).to(device)
+                )
                 imitation = engine(
                     "imitation_loss",
                     seen,

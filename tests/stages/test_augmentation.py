@@ -101,9 +101,13 @@ def test_words_change_sides_and_no_others():
 
 
 def test_nothing_is_changed_unasked():
-    assert not augmentation()
-    assert augmentation(shift=0.01)
-    assert augmentation(mirror=True)
+    augment, (seen, actions) = augmentation(), decisions(50)
+    unchanged, same_actions = augment(seen, actions, torch.from_numpy(augment.draw(np.random.default_rng(0), 50, 3)))
+    assert same(unchanged, seen)
+    assert torch.equal(same_actions, actions)
+
+
+def test_a_mirror_can_be_asked_for_where_it_is_known():
     assert set(MIRRORS) == set(MIRRORED)
 
 
