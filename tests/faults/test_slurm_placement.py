@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -109,23 +110,37 @@ def test_shared_gpus_are_cells_of_one(tmp_path: Path, idle_cluster: Cluster) -> 
 
 def test_inside_an_allocation_each_step_is_told_its_own_gpus(tmp_path: Path, idle_cluster: Cluster) -> None:
     placement = "  gpus_per_node: 4\n  component_placement: {env: 0-1, rollout: 2-3, actor: all}\n"
-    run = new_run(tmp_path, placement, shards=2, slurm="schedule: pilot")
+    found = carry_out_inside(new_run(tmp_path, placement, shards=2, slurm="schedule: pilot"), gpus=4)
+    seen = {place["shard"]: place["CUDA_VISIBLE_DEVICES"] for place in of(found, "rollout", 1)}
+    assert seen == {0: "0,2", 1: "1,3"}
+    assert {place["CUDA_VISIBLE_DEVICES"] for place in of(found, "update", 1)} == {"0,1,2,3"}
+
+
+def test_an_allocation_of_some_gpus_of_a_node_leaves_the_others_alone(tmp_path: Path, idle_cluster: Cluster) -> None:
+    held = ["sbatch", "--partition=train", "--nodelist=train0", "--gres=gpu:h100:2", "--output=/dev/null"]
+    subprocess.run([*held, "--wrap=sleep 600"], check=True, capture_output=True)
+    placement = "  gpus_per_node: 2\n  component_placement: {env: 1, rollout: 0, actor: all}\n"
+    found = carry_out_inside(new_run(tmp_path, placement, shards=1, slurm="schedule: pilot"), gpus=2)
+    assert [place["CUDA_VISIBLE_DEVICES"] for place in of(found, "rollout", 1)] == ["3,2"]
+    assert {place["CUDA_VISIBLE_DEVICES"] for place in of(found, "update", 1)} == {"2,3"}
+
+
+def carry_out_inside(run: Path, gpus: int) -> list[dict[str, Any]]:
+    """As `carry_out`, in an allocation of some GPUs of node train0."""
     program = (
         "import sys; from pathlib import Path; from pipeline.orchestrator import drive; "
         "drive(Path(sys.argv[1]), lambda s: None, stages_package='fake_stages')"
     )
-    script = tmp_path / "held.sh"
+    script = run.parent / "held.sh"
     script.write_text(
-        f"#!/bin/bash\n#SBATCH --partition=train --cpus-per-task=8 --gres=gpu:h100:4 --output={run}/pilot.log\n"
+        f"#!/bin/bash\n#SBATCH --partition=train --nodelist=train0 --cpus-per-task=4 --gres=gpu:h100:{gpus}\n"
+        f"#SBATCH --output={run}/pilot.log\n"
         f'exec {sys.executable} -c "{program}" {run}\n'
     )
-    client.sbatch(script, variables={PILOT_VARIABLE: "1"})
-    while any(state_of(entry.state) is not State.ENDED for entry in client.queue()):
+    job = client.sbatch(script, variables={PILOT_VARIABLE: "1"})
+    while any(state_of(entry.state) is not State.ENDED for entry in client.queue() if entry.id == job):
         time.sleep(0.3)
-    found = places(run)
-    seen = {place["shard"]: place["CUDA_VISIBLE_DEVICES"] for place in of(found, "rollout", 1)}
-    assert seen == {0: "0,2", 1: "1,3"}
-    assert {place["CUDA_VISIBLE_DEVICES"] for place in of(found, "update", 1)} == {"0,1,2,3"}
+    return places(run)
 
 
 def test_a_gpu_that_is_not_there_is_refused_before_anything_is_submitted(tmp_path: Path) -> None:
