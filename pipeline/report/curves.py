@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.report.progress import Group, percent
+from pipeline.report.progress import Group
+from pipeline.report.quantities import percent
 from pipeline.report.sparkline import ASCII_BARS, BARS, sparkline
 
 WIDEST = 60  # columns of a sparkline

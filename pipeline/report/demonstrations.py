@@ -13,7 +13,7 @@ from rich.text import Text
 from pipeline import ledger, rundir
 from pipeline.artifacts import Artifact
 from pipeline.doctor.check import size
-from pipeline.report.progress import percent
+from pipeline.report.quantities import percent
 
 Metrics = Mapping[str, float]
 

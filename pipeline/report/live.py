@@ -18,7 +18,8 @@ from pipeline.artifacts import Unit
 from pipeline.ledger import Snapshot
 from pipeline.report import progress, steps
 from pipeline.report.curves import bars_of, curve_table, curves
-from pipeline.report.progress import Group, duration, percent
+from pipeline.report.progress import Group
+from pipeline.report.quantities import duration, percent
 from pipeline.report.sparkline import sparkline
 from pipeline.report.standing import Overview, Standing, watched
 from pipeline.report.status import standing_line, title, tracking_lines

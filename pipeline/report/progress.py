@@ -7,10 +7,8 @@ import functools
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from pipeline.report.standing import Overview, Standing
+from pipeline.report.standing import Overview, Standing
 
 SUCCESS = ("env/success_rate", "rollout/success_rate")
 
@@ -158,19 +156,3 @@ def seconds_left(of: Sequence[Group], now: float) -> float | None:
         else:
             return None
     return left
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people write them: 42 s, 3:12 min, 2:05:00 h."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    minutes, rest = divmod(whole, 60)
-    if minutes < 60:
-        return f"{minutes}:{rest:02d} min"
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d} h"
-
-
-def percent(rate: float | None) -> str:
-    """A fraction as a percentage; empty where there is none."""
-    return "" if rate is None else f"{100 * rate:.1f} %"

@@ -16,7 +16,7 @@ from pipeline import ledger, rundir
 from pipeline.errors import UserError
 from pipeline.report import progress
 from pipeline.report.curves import bars_of
-from pipeline.report.progress import percent
+from pipeline.report.quantities import percent
 from pipeline.report.sparkline import sparkline
 from pipeline.report.standing import watched
 from pipeline.report.terminal import trimmed

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from pipeline.report.comparison import Comparison, Contest, Entry
 from pipeline.report.difference import PAIRED
-from pipeline.report.progress import duration
+from pipeline.report.quantities import duration
 from pipeline.report.results import Rate
 from pipeline.report.terminal import trimmed
 

@@ -14,7 +14,7 @@ from pipeline.artifacts import Unit
 from pipeline.errors import UserError
 from pipeline.ledger import Snapshot, UnitState
 from pipeline.plan import UnitPlan
-from pipeline.report.progress import duration
+from pipeline.report.quantities import duration
 from pipeline.report.reasons import job_name, words
 from pipeline.tracking.standing import troubles
 from slurm import batch, client

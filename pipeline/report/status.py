@@ -14,7 +14,8 @@ from rich.text import Text
 
 from pipeline.artifacts import Unit
 from pipeline.report.curves import curve_table, curves
-from pipeline.report.progress import Group, current, duration, groups, percent, seconds_left
+from pipeline.report.progress import Group, current, groups, seconds_left
+from pipeline.report.quantities import duration, percent
 from pipeline.report.standing import Overview
 from pipeline.report.terminal import trimmed
 from pipeline.report.units import COLORS, alike, failure, name_of, said

@@ -16,7 +16,7 @@ from pipeline.artifacts import STAGES, write_synced
 from pipeline.config import Config
 from pipeline.dry_run import DryRun
 from pipeline.plan import UnitPlan
-from pipeline.report.progress import duration
+from pipeline.report.quantities import duration
 from pipeline.report.results import Rate, Result, write_result
 from pipeline.tasks import Task, by_suite
 

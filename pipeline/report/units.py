@@ -12,7 +12,8 @@ from pathlib import Path
 from pipeline.artifacts import attempt_directory
 from pipeline.failures import log_path
 from pipeline.ledger import UnitState
-from pipeline.report.progress import SUCCESS, Group, duration, percent
+from pipeline.report.progress import SUCCESS, Group
+from pipeline.report.quantities import duration, percent
 from pipeline.report.reasons import job_name
 from pipeline.report.standing import Standing
 

@@ -20,7 +20,7 @@ from pipeline.report.comparison import innermost
 from pipeline.report.course import Series, course
 from pipeline.report.html import films, lineage, plots, tables
 from pipeline.report.html.drawings import curve_drawings, span_drawing, success_drawing
-from pipeline.report.progress import duration
+from pipeline.report.quantities import duration
 from pipeline.report.results import Result, collect, published, suites_of
 from pipeline.report.setbacks import ends, redone, setbacks
 

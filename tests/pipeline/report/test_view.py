@@ -14,7 +14,7 @@ from pipeline.artifacts import Unit, attempt_directory
 from pipeline.config import Config
 from pipeline.ledger import Snapshot, UnitState
 from pipeline.plan import make_plan
-from pipeline.report import progress
+from pipeline.report import progress, quantities
 from pipeline.report.live import Picture, View, sentence
 from pipeline.report.standing import watched
 from pipeline.report.tables import plan_table
@@ -284,4 +284,4 @@ def test_plan_table_shows_gpus_where_there_are_any():
     ("seconds", "text"), [(0.4, "0 s"), (59.6, "1:00 min"), (192, "3:12 min"), (7500, "2:05:00 h")]
 )
 def test_durations(seconds, text):
-    assert progress.duration(seconds) == text
+    assert quantities.duration(seconds) == text
