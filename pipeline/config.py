@@ -112,6 +112,8 @@ class Sft(Training):
     """width of the soft labels of a policy over tokens, in action bins; 0: hard labels"""
     shift: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
     """share of an image's side by which every image is moved at random, at most, down or up and to a side"""
+    colour: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """share by which brightness, contrast and saturation of every image are changed at random, at most"""
     mirror: bool = False
     """every second decision, by chance, as a mirror between the robot's arms shows it, its instruction too"""
 

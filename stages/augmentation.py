@@ -1,8 +1,8 @@
-"""Demonstrations as they might as well have looked: cameras moved a little, a scene as a mirror shows it.
+"""Demonstrations as they might as well have looked: cameras moved a little, in other light, as a mirror shows a scene.
 
-From few demonstrations a policy learns where things stood in them and which hand reached for them. Both say more than
-is meant: a picture that is moved by a few pixels asks for the same motion, and a robot with two arms that are each
-other's mirror images can do everything the other way round.
+From few demonstrations a policy learns where things stood in them, how they were lit and which hand reached for them.
+That says more than is meant: a picture that is moved by a few pixels or a little darker asks for the same motion, and a
+robot with two arms that are each other's mirror images can do everything the other way round.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from stages.policies.interface import Observation
 from stages.trajectories import Trajectories
 
 _OTHER_SIDE = {"left": "right", "right": "left"}
+_GREY = (0.299, 0.587, 0.114)  # the luma of ITU-R BT.601
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,14 +41,14 @@ MIRRORS = {"household": Mirror(action=(1, -1, 1, -1, 1, -1, 1), proprio=(1, -1, 
 
 
 class Augmentation:
-    """What `sft.shift` and `sft.mirror` do to the decisions of a batch.
+    """What `sft.shift`, `sft.colour` and `sft.mirror` do to the decisions of a batch.
 
     Args:
         config: of the run.
     """
 
     def __init__(self, config: Config) -> None:
-        self.shift = config.sft.shift
+        self.shift, self.colour = config.sft.shift, config.sft.colour
         self.mirror = MIRRORS[config.simulator.name] if config.sft.mirror else None
 
     def draw(self, rng: np.random.Generator, decisions: int, cameras: int) -> np.ndarray:
@@ -59,10 +60,11 @@ class Augmentation:
             cameras: C, those at wrists counted.
 
         Returns:
-            float32 [B, 1 + 2 C] in [0, 1): whether a decision is mirrored, then how far each picture is moved down and
-            to the right.
+            float32 [B, 1 + 5 C] in [0, 1): whether a decision is mirrored, then how far each picture is moved down and
+            to the right, then the brightness, contrast and saturation of each.
         """
-        return rng.random((decisions, 1 + 2 * cameras), dtype=np.float32)
+        turns_and_moves = rng.random((decisions, 1 + 2 * cameras), dtype=np.float32)
+        return np.concatenate([turns_and_moves, rng.random((decisions, 3 * cameras), dtype=np.float32)], axis=1)
 
     def __call__(self, seen: Observation, actions: Tensor, drawn: Tensor) -> tuple[Observation, Tensor]:
         """Change decisions.
@@ -70,7 +72,7 @@ class Augmentation:
         Args:
             seen: B decisions.
             actions: float32 [B, K, A], what was done.
-            drawn: float32 [B, 1 + 2 C], rows of `draw`, on the same device.
+            drawn: float32 [B, 1 + 5 C], rows of `draw`, on the same device.
 
         Returns:
             What might as well have been seen, and done.
@@ -79,9 +81,13 @@ class Augmentation:
             chosen = drawn[:, 0] < 0.5
             seen = where(chosen, mirrored(seen, self.mirror), seen)
             actions = torch.where(chosen[:, None, None], mirrored_arms(actions, self.mirror.action), actions)
-        moves = drawn[:, 1:].reshape(len(drawn), -1, 2)
-        head = self._shifted(seen.head[:, None], moves[:, :1])[:, 0]
-        return dataclasses.replace(seen, head=head, wrist=self._shifted(seen.wrist, moves[:, 1:])), actions
+        cameras = 1 + seen.wrist.shape[1]
+        moves, colours = (
+            part.unflatten(1, (cameras, -1)) for part in drawn[:, 1:].split((2 * cameras, 3 * cameras), 1)
+        )
+        head = self._recoloured(self._shifted(seen.head[:, None], moves[:, :1]), colours[:, :1])[:, 0]
+        wrist = self._recoloured(self._shifted(seen.wrist, moves[:, 1:]), colours[:, 1:])
+        return dataclasses.replace(seen, head=head, wrist=wrist), actions
 
     def both_ways(self, demonstrations: Trajectories) -> tuple[np.ndarray, np.ndarray]:
         """Actions [N, A] and proprioception [D, P] as the policy will meet them, mirrored ones too."""
@@ -102,6 +108,13 @@ class Augmentation:
         pixels = (moves * (2 * limits + 1)).long() - limits
         return shifted(images.flatten(0, 1), pixels.flatten(0, 1)).view_as(images)
 
+    def _recoloured(self, images: Tensor, colours: Tensor) -> Tensor:
+        """Images [B, C, 3, H, W] changed by up to `colour`, as colours [B, C, 3] in [0, 1) say."""
+        if not self.colour:
+            return images
+        factors = 1 + self.colour * (2 * colours - 1)
+        return recoloured(images.flatten(0, 1), factors.flatten(0, 1)).view_as(images)
+
 
 def shifted(images: Tensor, pixels: Tensor) -> Tensor:
     """Move every image by itself; what comes in from outside repeats the edge.
@@ -118,6 +131,28 @@ def shifted(images: Tensor, pixels: Tensor) -> Tensor:
     columns = (torch.arange(width, device=images.device) - pixels[:, 1:]).clamp(0, width - 1)
     down = images.gather(2, rows[:, None, :, None].expand_as(images))
     return down.gather(3, columns[:, None, None, :].expand_as(images))
+
+
+def recoloured(images: Tensor, factors: Tensor) -> Tensor:
+    """Change every image's saturation, then its contrast, then its brightness, as torchvision defines them.
+
+    Hues stay: instructions name them.
+
+    Args:
+        images: uint8 [N, 3, H, W].
+        factors: float32 [N, 3], of brightness, contrast and saturation; 1 changes nothing.
+
+    Returns:
+        uint8 [N, 3, H, W].
+    """
+    brightness, contrast, saturation = factors[:, :, None, None, None].unbind(1)
+    weights = torch.tensor(_GREY, device=images.device)[:, None, None]
+    colours = images.float()
+    grey = (colours * weights).sum(1, keepdim=True)  # [N, 1, H, W], which no change of saturation changes
+    colours = grey + (colours - grey) * saturation
+    middle = grey.mean((-2, -1), keepdim=True)
+    colours = (middle + (colours - middle) * contrast) * brightness
+    return colours.round().clamp(0, 255).to(torch.uint8)
 
 
 def mirrored(seen: Observation, mirror: Mirror) -> Observation:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pipeline.artifacts import Unit
 from pipeline.config import Config
 from pipeline.simulator_facts import MIRRORED
-from stages.augmentation import MIRRORS, Augmentation, mirrored, mirrored_arms, shifted
+from stages.augmentation import MIRRORS, Augmentation, mirrored, mirrored_arms, recoloured, shifted
 from stages.policies.interface import Observation, load
 from stages.simulators.household import make
 from stages.simulators.interface import Episode
@@ -71,6 +71,52 @@ def test_every_picture_is_moved_by_itself_and_by_no_more_than_was_asked():
     assert not torch.equal(before, after)
     places = torch.stack([where.float() for where in found.values()]).argmax(0)
     assert (places[:, 0] != places[:, 1]).float().mean() > 0.8, "cameras of a decision move apart"
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 4), st.floats(0, 2), st.floats(0, 2), st.floats(0, 2))
+def test_colours_change_as_their_names_say(count, brightness, contrast, saturation):
+    images = torch.from_numpy(np.random.default_rng(count).integers(96, 160, (count, 3, 6, 7), dtype=np.uint8))
+
+    def changed(*factors: float) -> torch.Tensor:
+        return recoloured(images, torch.tensor([factors] * count)).float()
+
+    def grey(colours: torch.Tensor) -> torch.Tensor:
+        return (colours * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1)
+
+    plain = images.float()
+    assert torch.equal(changed(1, 1, 1), plain)
+    assert torch.allclose(changed(brightness, 1, 1), (plain * brightness).clamp(max=255), atol=0.51)
+    far = changed(1, contrast, 1)
+    assert torch.allclose(grey(far).mean((1, 2)), grey(plain).mean((1, 2)), atol=1)
+    spread = [grey(part).flatten(1).std(1) for part in (far, plain)]
+    assert torch.allclose(spread[0], contrast * spread[1], rtol=0.05, atol=0.6)
+    vivid = changed(1, 1, saturation)
+    assert torch.allclose(grey(vivid), grey(plain), atol=1)
+    apart = [part - grey(part)[:, None] for part in (vivid, plain)]
+    assert torch.allclose(apart[0], saturation * apart[1], atol=1.1)
+
+
+def test_every_picture_is_recoloured_by_itself_and_by_no_more_than_was_asked():
+    augment, (seen, actions) = augmentation(colour=0.2), decisions(300)
+    seen.head[:], seen.wrist[:] = 100, 100  # of one grey: neither contrast nor saturation changes it
+    recoloured_, same_actions = augment(seen, actions, torch.from_numpy(augment.draw(np.random.default_rng(0), 300, 3)))
+    assert torch.equal(same_actions, actions)
+    pictures = torch.cat([recoloured_.head[:, None], recoloured_.wrist], 1).flatten(2)
+    assert pictures.amin(2).equal(pictures.amax(2))
+    levels = pictures[:, :, 0]
+    assert levels.min() in (80, 81, 82)
+    assert levels.max() in (118, 119, 120)
+    assert (levels[:, 0] != levels[:, 1]).float().mean() > 0.8, "cameras of a decision change apart"
+
+
+def test_what_is_drawn_for_colours_moves_no_picture():
+    seen, actions = decisions(50)
+    drawn = augmentation().draw(np.random.default_rng(3), 50, 3)
+    assert np.array_equal(drawn[:, :7], np.random.default_rng(3).random((50, 7), dtype=np.float32))
+    moved = augmentation(shift=0.1)(seen, actions, torch.from_numpy(drawn))[0]
+    drawn[:, 7:] = 0.5  # of no effect: a factor of 1
+    assert same(augmentation(shift=0.1, colour=0.3)(seen, actions, torch.from_numpy(drawn))[0], moved)
 
 
 def test_about_half_of_the_decisions_are_mirrored_whole():
@@ -150,7 +196,7 @@ def _in_the_mirror(camera: np.ndarray) -> np.ndarray:
 def test_a_warm_start_from_mirrored_demonstrations_allows_both_arms_the_same(prepared, tmp_path):
     sft = Unit(0, "sft")
     bounds = {}
-    for name, settings_ in (("plain", {}), ("turned", {"mirror": True, "shift": 0.05})):
+    for name, settings_ in (("plain", {}), ("turned", {"mirror": True, "shift": 0.05, "colour": 0.2})):
         run: Tiny = prepared.copy(tmp_path / name, sft, sft=settings_)
         code, output = run.start(sft).end()
         assert code == 0, output
