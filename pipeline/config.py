@@ -118,7 +118,14 @@ class Sft(Training):
     """every second decision, by chance, as a mirror between the robot's arms shows it, its instruction too"""
 
 
-class Rollout(Workers):
+class Acting(Workers):
+    """What the two stages in which the policy acts share."""
+
+    pipeline_stage_num: Count = 1
+    """groups of environments that take turns between simulator and policy"""
+
+
+class Rollout(Acting):
     """Episodes of the policy under training."""
 
     shards: Count = 1
@@ -127,8 +134,6 @@ class Rollout(Workers):
     """episodes an epoch, over all tasks and shards"""
     group_size: Count = 1
     """G, episodes from the same initial state; GRPO needs at least 2"""
-    pipeline_stage_num: Count = 1
-    """groups of environments that take turns between simulator and policy"""
     temperature: Positive = 1.0
     """of the distribution that action tokens are drawn from; a flow policy has policy.flow.noise_level instead"""
     max_episode_steps: Count | None = None
@@ -187,7 +192,7 @@ class Update(Training):
     """first epochs that train the value head alone, with an optimizer of their own"""
 
 
-class Evaluate(Workers):
+class Evaluate(Acting):
     """Evaluation on held-out initial states."""
 
     episodes: Count = 100
@@ -270,11 +275,12 @@ class Config(Block):
                 f"rollout.episodes={rollout.episodes} is not a multiple of {share}, which is tasks ({tasks}) x "
                 f"rollout.group_size ({rollout.group_size}) x rollout.shards ({rollout.shards}): set it to {near}"
             )
-        if rollout.num_envs % rollout.pipeline_stage_num:
-            raise ValueError(
-                f"rollout.num_envs={rollout.num_envs} does not split into "
-                f"rollout.pipeline_stage_num={rollout.pipeline_stage_num} equal groups"
-            )
+        for name, acting in (("rollout", rollout), ("evaluate", self.evaluate)):
+            if acting.num_envs % acting.pipeline_stage_num:
+                raise ValueError(
+                    f"{name}.num_envs={acting.num_envs} does not split into "
+                    f"{name}.pipeline_stage_num={acting.pipeline_stage_num} equal groups"
+                )
         for name, stage in (("sft", self.sft), ("update", self.update)):
             if stage.optimizer.name == "muon" and self.deepspeed.zero_stage > 0:
                 raise ValueError(

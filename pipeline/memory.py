@@ -128,7 +128,7 @@ def _training(config: Config, block: Sft | Update, size: Size, stage: str, batch
 def _acting(config: Config, size: Size, width: int, stage: str) -> Memory:
     """Without gradients one block at a time stores anything."""
     block = getattr(config, stage)
-    batch = -(-block.num_envs // (config.rollout.pipeline_stage_num if stage == "rollout" else 1))
+    batch = block.num_envs // block.pipeline_stage_num
     largest = size.largest
     seen = batch * largest.tokens * (6 * largest.width + 2 * largest.inside // 3)
     return Memory(stage, 1, {"weights": size.count.total * width / GIB, "activations": seen * width / GIB})

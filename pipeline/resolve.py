@@ -98,19 +98,20 @@ def _simulator_processes(config: Config, placed: Placement) -> dict[str, object]
 
 def _check_worlds(config: Config) -> None:
     """Refuse several groups in a process whose worlds have one clock, and several tasks in one of OmniGibson."""
-    rollout, simulator = config.rollout, config.simulator
+    simulator = config.simulator
     if not simulator_facts.one_clock(simulator):
         return
-    if rollout.num_workers < rollout.pipeline_stage_num:
-        raise UserError(
-            f"rollout.pipeline_stage_num={rollout.pipeline_stage_num} with rollout.num_workers={rollout.num_workers}: "
-            f"the worlds of a process of {simulator.name} are stepped together, so it belongs to one group: set "
-            f"rollout.num_workers to {rollout.pipeline_stage_num} or more"
-        )
+    acting = (("rollout", config.rollout), ("evaluate", config.evaluate))
+    for name, stage in acting:
+        if stage.num_workers < stage.pipeline_stage_num:
+            raise UserError(
+                f"{name}.pipeline_stage_num={stage.pipeline_stage_num} with {name}.num_workers={stage.num_workers}: "
+                f"the worlds of a process of {simulator.name} are stepped together, so it belongs to one group: set "
+                f"{name}.num_workers to {stage.pipeline_stage_num} or more"
+            )
     if simulator.name != "omnigibson" or len(simulator.tasks) == 1:
         return
-    for name in ("rollout", "evaluate"):
-        stage = getattr(config, name)
+    for name, stage in acting:
         if stage.num_workers != stage.num_envs:
             raise UserError(
                 f"{name}.num_envs={stage.num_envs} with {name}.num_workers={stage.num_workers}: a process of "

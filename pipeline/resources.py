@@ -191,7 +191,7 @@ def _simulating(config: Config, unit: Unit) -> Share:
     cell = None if placed.cpu else placed.cells[(unit.shard or 0) % len(placed.cells)]
     if stage == "demonstrate":
         cores = workers  # the expert runs inside the workers
-    elif stage == "rollout" and config.rollout.pipeline_stage_num > 1:
+    elif block.pipeline_stage_num > 1:
         cores = block.threads + workers
     else:
         cores = max(block.threads, workers)  # simulators and policy take turns

@@ -42,7 +42,7 @@ def evaluate(work: Work) -> None:
         about = {"name": pool.spec.name, "version": pool.spec.version, "renderer": pool.spec.renderer}
         (scratch / "simulator.json").write_text(json.dumps({**about, "split": schedule.EVALUATION}) + "\n")
         actor = PolicyActor(pool, policy, temperature=stage.temperature or 1.0, coherent=False, phases=work.phases)
-        player = Player(pool, actor, groups=1, phases=work.phases, shoot=films.shoot)
+        player = Player(pool, actor, groups=stage.pipeline_stage_num, phases=work.phases, shoot=films.shoot)
         for played in logged(work.directory / LOG, player.play(plan)):
             outcomes[played.planned.index] = played
             played.forget_images()

@@ -110,7 +110,7 @@ def play(config: Config, stage: str, pool: SimulatorPool, policy: policies.Polic
             coherent=rollout and config.rollout.noise == "chunk",
             phases=phases,
         )
-        groups = config.rollout.pipeline_stage_num if rollout else 1
+        groups = (config.rollout if rollout else config.evaluate).pipeline_stage_num
         player = Player(pool, actor, groups=groups, phases=phases, shoot=films.shoot if films else None)
         with contextlib.ExitStack() as stack:
             episodes: Iterable[Played] = player.play(plan)

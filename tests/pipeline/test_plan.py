@@ -77,6 +77,13 @@ def test_simulators_and_policy_share_cores_when_they_take_turns(rollout: dict[st
     assert [plan.share.cores for plan in plans if plan.unit.stage == "rollout"] == [cores]
 
 
+@pytest.mark.parametrize(("groups", "cores"), [(1, 4), (2, 7)])
+def test_an_evaluation_in_groups_needs_cores_for_both(groups: int, cores: int) -> None:
+    evaluate = {"threads": 3, "num_workers": 4, "pipeline_stage_num": groups}
+    plans = make_plan(Config.model_validate({"name": "run", "epochs": 1, "evaluate": evaluate}))
+    assert {plan.share.cores for plan in plans if plan.unit.stage == "evaluate"} == {cores}
+
+
 def test_an_epoch_is_evaluated_before_the_next_begins_where_both_may_start() -> None:
     config = Config.model_validate({"name": "run", "epochs": 2, "evaluate": {"interval": 1}})
     order = [plan.unit.stage for plan in by_urgency(make_plan(config))]

@@ -90,19 +90,27 @@ def test_several_tasks_take_a_process_a_world(tmp_path):
     assert len(compose(tmp_path / "run.yaml", ["evaluate.num_workers=4"]).simulator.tasks) == 2
 
 
-def test_a_process_belongs_to_one_group_of_the_pipeline(tmp_path):
+@pytest.mark.parametrize("stage", ["rollout", "evaluate"])
+def test_a_process_belongs_to_one_group_of_the_pipeline(stage, tmp_path):
     path = written(
         tmp_path,
         "simulator: {name: omnigibson}\nsft: {steps: 0}\npolicy: {checkpoint: x}\n"
-        "rollout: {num_envs: 4, num_workers: 1, pipeline_stage_num: 2}\n",
+        f"{stage}: {{num_envs: 4, num_workers: 1, pipeline_stage_num: 2}}\n",
     )
     with pytest.raises(UserError) as caught:
         compose(path)
     assert str(caught.value) == (
-        f"{path}: rollout.pipeline_stage_num=2 with rollout.num_workers=1: the worlds of a process of omnigibson are "
-        "stepped together, so it belongs to one group: set rollout.num_workers to 2 or more"
+        f"{path}: {stage}.pipeline_stage_num=2 with {stage}.num_workers=1: the worlds of a process of omnigibson are "
+        f"stepped together, so it belongs to one group: set {stage}.num_workers to 2 or more"
     )
-    assert compose(path, ["rollout.num_workers=2"]).rollout.num_workers == 2
+    assert getattr(compose(path, [f"{stage}.num_workers=2"]), stage).num_workers == 2
+
+
+@pytest.mark.parametrize("stage", ["rollout", "evaluate"])
+def test_groups_of_the_pipeline_are_equal(stage, tmp_path):
+    path = written(tmp_path, f"{stage}: {{num_envs: 5, pipeline_stage_num: 2}}\n")
+    with pytest.raises(UserError, match=f"{stage}.num_envs=5 does not split into {stage}.pipeline_stage_num=2 equal"):
+        compose(path)
 
 
 # The mission's own snippets: its placements, the rollout's pipeline, films and Weights & Biases.
