@@ -1,11 +1,30 @@
-"""What a submitted job executes: a module by name, as `python -m` would."""
+"""What a submitted job executes: a module by name, as `python -m` would.
+
+python -m slurm.entry 1,3 stages.rollout RUN --epoch 3     # on two of the GPUs that are shown here, counted from 0
+"""
 
 from __future__ import annotations
 
+import os
 import runpy
 import signal
 import sys
 from collections.abc import Sequence
+
+from slurm.launcher import LaunchError
+from slurm.visible import DEVICES, named
+
+
+def main() -> int:
+    """Run a module on some of the GPUs that Slurm shows, which it calls as their node does unless it confines them."""
+    gpus, module, *arguments = sys.argv[1:]
+    try:
+        os.environ[DEVICES] = named([int(gpu) for gpu in gpus.split(",")], os.environ.get(DEVICES))
+    except LaunchError as error:
+        print(f"baton: {error}", file=sys.stderr)
+        return 2
+    run_module(module, arguments)
+    return 0
 
 
 def run_module(module: str, arguments: Sequence[str]) -> None:
@@ -20,3 +39,7 @@ def run_module(module: str, arguments: Sequence[str]) -> None:
         signal.signal(number, signal.SIG_DFL)
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -49,13 +49,12 @@ def batch_script(request: Request, *, requeues_itself: bool = False) -> str:
     return "\n".join(line for line in lines if not line.startswith("export SUBMITIT_")) + "\n"
 
 
-def srun(request: Request, *options: str, program: Sequence[str] = ()) -> list[str]:
+def srun(request: Request, *options: str) -> list[str]:
     """The step that runs the ranks of a request, as shell words; `%a` stands for the index.
 
     Args:
         request: what to run.
         options: further options of srun.
-        program: what runs Python.
     """
     # Slurm 22.05 and later do not hand the job's cpus-per-task on to its steps.
     shape = [
@@ -66,7 +65,7 @@ def srun(request: Request, *options: str, program: Sequence[str] = ()) -> list[s
     ]
     python = request.options.python or shlex.quote(sys.executable)
     # -P: a folder named like one of our packages in the current directory must not shadow it.
-    words = [*program, *shlex.split(python), "-u", "-P", "-m", request.module, *request.arguments]
+    words = [*shlex.split(python), "-u", "-P", "-m", request.module, *request.arguments]
     # One dead rank ends the step, so that no other waits for it for ever.
     return ["srun", *shape, "--kill-on-bad-exit=1", "--unbuffered", *options, *words]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shlex
 import subprocess
@@ -13,18 +14,6 @@ from slurm.launcher import KEY_VARIABLE, LOG, SCRIPT, Job, Request, Sight
 from slurm.local import ProcessLauncher
 from slurm.processes import alive
 from slurm.script import srun
-
-# Slurm names a step's GPUs as its node does unless it confines devices: where 2,3 are shown, the GPU counted 1 is 3.
-OF_THOSE_SHOWN = """\
-if [ -v CUDA_VISIBLE_DEVICES ]; then
-    IFS=, read -ra shown <<< "$CUDA_VISIBLE_DEVICES"
-    for gpu in $0; do names+=("${shown[gpu]}"); done
-else
-    names=($0)
-fi
-IFS=,
-CUDA_VISIBLE_DEVICES="${names[*]}" exec "$@"
-"""
 
 
 class StepLauncher(ProcessLauncher):
@@ -58,13 +47,12 @@ class StepLauncher(ProcessLauncher):
 
     def _start(self, request: Request) -> subprocess.Popen[bytes]:
         # Whoever submits counts cores and GPUs, and an idle stage that stays up holds none: steps overlap, see
-        # all GPUs of the allocation on their node, and are told which are theirs.
+        # all GPUs of the allocation on their node, and are told which of those are theirs.
         nodes = int(os.environ.get("SLURM_JOB_NUM_NODES", "1"))
         shown = os.environ.get("SLURM_GPUS_ON_NODE", "0") if request.gpus else "0"
         options = [f"--job-name={step_name(request.key)}", "--overlap", "--mem=0", "--input=none"]
         options += [f"--relative={request.seat.node % nodes}", f"--gres=gpu:{shown}" if shown != "0" else "--gres=none"]
-        devices = " ".join(map(str, request.seat.devices))
-        command = srun(request, *options, program=["bash", "-c", OF_THOSE_SHOWN, devices] if devices else [])
+        command = srun(on_some_gpus(request) if request.seat.devices else request, *options)
         environment = {**os.environ, **request.environment, KEY_VARIABLE: request.key}
         (request.folder / SCRIPT).write_text(shlex.join(command) + "\n")
         with (request.folder / LOG).open("ab") as log:
@@ -78,6 +66,12 @@ class StepLauncher(ProcessLauncher):
     def _process(self, job: Job) -> str | None:
         allocation, mark, name = job.id.partition(STEP_MARK)
         return name if job.host == HOST and mark and allocation == self._allocation else None
+
+
+def on_some_gpus(request: Request) -> Request:
+    """A request whose module starts with its own GPUs of all that its step is shown."""
+    gpus = ",".join(map(str, request.seat.devices))
+    return dataclasses.replace(request, module="slurm.entry", arguments=(gpus, request.module, *request.arguments))
 
 
 def step_name(key: str) -> str:
