@@ -63,6 +63,7 @@ class Augmentation:
             float32 [B, 1 + 5 C] in [0, 1): whether a decision is mirrored, then how far each picture is moved down and
             to the right, then the brightness, contrast and saturation of each.
         """
+        # one after the other: what is drawn for colours changes no move
         turns_and_moves = rng.random((decisions, 1 + 2 * cameras), dtype=np.float32)
         return np.concatenate([turns_and_moves, rng.random((decisions, 3 * cameras), dtype=np.float32)], axis=1)
 

@@ -44,7 +44,7 @@ def main() -> int:
     mine = update.that_teach(targets, ranks=1)[:AT_MOST]
     with tempfile.TemporaryDirectory() as here, joined(rank_from_environment({}), Path(here)) as device:
         targets, seen = targets[mine].to(device), observe(rollouts, mine).to(device)
-        card = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
+        card = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()}, no GPU"
         print(f"{time.strftime('%Y-%m-%d')}, {card}, {len(mine)} decisions, {config.update.minibatch} a step")
         draw = np.random.default_rng(0)
         for compiled in (False, True):
