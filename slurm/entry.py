@@ -1,6 +1,8 @@
 """What a submitted job executes: a module by name, as `python -m` would.
 
-python -m slurm.entry 1,3 stages.rollout RUN --epoch 3     # on two of the GPUs that are shown here, counted from 0
+    python -m slurm.entry 1,3 stages.rollout RUN --epoch 3
+
+runs it on two of the GPUs that are shown, counted from 0. Slurm calls them as their node does unless it confines them.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from slurm.visible import DEVICES, named
 
 
 def main() -> int:
-    """Run a module on some of the GPUs that Slurm shows, which it calls as their node does unless it confines them."""
+    """Run the module that the command line names, on its GPUs."""
     gpus, module, *arguments = sys.argv[1:]
     try:
         os.environ[DEVICES] = named([int(gpu) for gpu in gpus.split(",")], os.environ.get(DEVICES))
